@@ -1,0 +1,73 @@
+# The two commands that matter: `make demo` and `make test`. `make` alone lists all of them.
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export MOLECULE_COMMAND_BORDERS := false
+HOST ?= server1
+ROLES := $(filter-out default,$(notdir $(patsubst %/,%,$(wildcard molecule/*/))))
+LAB := ansible-playbook --inventory inventory/lab
+
+.PHONY: help
+help: ## List the commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Start four servers as containers and bring the whole site up on them.
+	@molecule/default/files/set-up demo
+	@echo "== Four servers"
+	@$(LAB) molecule/default/create.yml
+	@echo "== The site"
+	@$(LAB) playbooks/site.yml
+	@$(MAKE) status
+
+.PHONY: status
+status: ## Show the URL, the state of each tier and how to look around.
+	@$(LAB) playbooks/status.yml
+
+.PHONY: shell
+shell: ## Open a shell in a server: make shell HOST=server3.
+	@docker exec --interactive --tty webstack-$(HOST) bash
+
+.PHONY: demo-stop
+demo-stop: ## Remove the four servers and all that they hold.
+	@$(LAB) molecule/default/destroy.yml
+
+.PHONY: test
+test: ## Run everything that proves the project (about 40 minutes).
+	@molecule/default/files/set-up test
+	@for step in lint unit sanity roles site; do echo "== make $$step"; $(MAKE) $$step; done
+	@echo "== All passed"
+
+.PHONY: lint
+lint: ## Check the style of everything.
+	yamllint --strict .
+	ansible-lint
+	ruff check
+	ruff format --check
+	shellcheck molecule/default/files/build-image molecule/default/files/set-up tests/sanity/run .ci/run
+
+.PHONY: unit
+unit: ## Run the unit tests.
+	pytest --quiet tests/unit
+
+.PHONY: sanity
+sanity: ## Build the collection and run ansible-test sanity on the artifact.
+	tests/sanity/run
+
+.PHONY: roles
+roles: $(addprefix role-,$(ROLES)) ## Run the scenario of every role (one: make role-haproxy).
+
+.PHONY: role-%
+role-%:
+	@echo "== molecule test -s $*"
+	molecule test -s $*
+
+.PHONY: site
+site: ## Apply the whole site to four servers and prove it from outside.
+	molecule test -s default
+
+.PHONY: bench
+bench: ## Measure: the site play, the topology, the failover.
+	pytest --quiet --capture=no tests/benchmark
