@@ -1,0 +1,248 @@
+#!/usr/bin/python
+# Copyright: the foobar.webstack founders
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mysql_account
+short_description: Accounts of a MySQL server, exactly as they are listed
+version_added: 0.1.0
+description:
+  - Creates, changes and drops accounts of a MySQL server 8.4 or later, all in one call over the local socket.
+  - Sends only the difference. A password is compared with the stored hash, so a second run changes nothing.
+  - An account gets exactly the privileges that are listed. What else was granted to it is revoked.
+  - Accounts that are not listed, granted roles, C(PROXY) and partial revokes are left alone.
+  - Run it on the primary. Replicas receive the accounts through replication or when they are seeded.
+author: The foobar.webstack founders (@foobar)
+requirements:
+  - PyMySQL on the managed host (Debian package C(python3-pymysql))
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change. Where no server runs yet, every listed account counts as a change.
+  diff_mode:
+    support: full
+    description: Shows plugins, TLS requirement and privileges. A changed password is shown as changed, never itself.
+  platform:
+    support: full
+    platforms: posix
+    description: Works on the host that runs the MySQL server.
+options:
+  accounts:
+    description: The accounts.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the account, 1 to 32 characters.
+        type: str
+        required: true
+      host:
+        description:
+          - Where the account may come from, as MySQL writes it, for example V(10.0.0.%).
+          - The default is V(%), or V(localhost) for O(accounts[].plugin=auth_socket).
+        type: str
+      password:
+        description:
+          - The password in clear. It is needed to create the account; left out, the present one stays.
+          - The server receives it over the socket and writes only its hash to the tables and to the binary log.
+        type: str
+      plugin:
+        description: How the account proves itself. V(auth_socket) lets in the operating system's user of the same name.
+        type: str
+        choices: [caching_sha2_password, auth_socket]
+        default: caching_sha2_password
+      privileges:
+        description:
+          - Level to list of privileges. A level is V(*.*), V(database.*), V(database.table), V(PROCEDURE database.name)
+            or V(FUNCTION database.name).
+          - Names mean themselves. C(_) and C(%) in the name of a database are no wildcards here.
+          - A name with a dot stands between backquotes.
+          - Privileges are written as in C(GRANT), also V(ALL), V(GRANT OPTION) and V(SELECT (column)).
+          - An account without any may only log in.
+        type: dict
+        default: {}
+      require_ssl:
+        description: Refuse connections of this account that are not encrypted. It means nothing for V(auth_socket).
+        type: bool
+        default: true
+      state:
+        description: Whether the account exists.
+        type: str
+        choices: [present, absent]
+        default: present
+  login_unix_socket:
+    description: Socket of the server.
+    type: path
+    default: /run/mysqld/mysqld.sock
+  login_user:
+    description: Administrative account that logs in through O(login_unix_socket) without a password.
+    type: str
+    default: root
+seealso:
+  - module: foobar.webstack.mysql_replica
+"""
+
+EXAMPLES = r"""
+- name: Manage the accounts of the guestbook
+  foobar.webstack.mysql_account:
+    accounts:
+      - name: guestbook_writer
+        host: 172.30.56.%
+        password: "{{ guestbook_writer_password }}"
+        privileges:
+          guestbook.*: [SELECT, INSERT, UPDATE, DELETE]
+      - name: guestbook_reader
+        host: 172.30.56.%
+        password: "{{ guestbook_reader_password }}"
+        privileges:
+          guestbook.*: [SELECT]
+
+- name: Let replicas in, seeding included
+  foobar.webstack.mysql_account:
+    accounts:
+      - name: replication
+        password: "{{ replication_password }}"
+        privileges:
+          "*.*": [REPLICATION SLAVE, BACKUP_ADMIN]
+
+- name: Let the local exporter in, and its predecessor no more
+  foobar.webstack.mysql_account:
+    accounts:
+      - name: prometheus
+        plugin: auth_socket
+        privileges:
+          "*.*": [PROCESS, REPLICATION CLIENT]
+          performance_schema.*: [SELECT]
+      - name: exporter
+        host: localhost
+        state: absent
+"""
+
+RETURN = r"""
+accounts:
+  description: What was done, or would be done in check mode, for each account that needed it.
+  returned: success
+  type: dict
+  contains:
+    name@host:
+      description: The statements, in order and without the password.
+      type: list
+      elements: str
+  sample:
+    guestbook_writer@172.30.56.%: ["GRANT SELECT ON `guestbook`.* TO guestbook_writer@172.30.56.%"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.foobar.webstack.plugins.module_utils import mysql
+from ansible_collections.foobar.webstack.plugins.module_utils.mysql_account import (
+    SHA2,
+    SOCKET,
+    complete,
+    faults,
+    label,
+    shown,
+    statements,
+    view,
+)
+from ansible_collections.foobar.webstack.plugins.module_utils.mysql_grants import parse_grants, wanted_privileges
+
+# What the server's answer means for whoever wrote the play.
+REMEDIES = {
+    1146: "Create the table first: privileges on a table need it to exist.",
+    1290: "This node is fenced (super_read_only=ON). Accounts are managed on the primary.",
+    1305: "Create the routine first.",
+    1524: "Load the plugin: for auth_socket, plugin_load_add=auth_socket.so in the server's configuration.",
+    1819: "The server's password policy (validate_password) rejects the password of this account.",
+}
+
+
+def read_account(server: mysql.Server, account: dict, known: frozenset) -> dict | None:
+    row = server.row(
+        "SELECT plugin, HEX(authentication_string) AS hash, ssl_type <> '' AS require_ssl FROM mysql.user"
+        " WHERE User = %s AND Host = %s",
+        (account["name"], account["host"]),
+    )
+    if row is None:
+        return None
+    grants = server.query("SHOW GRANTS FOR %s@%s", (account["name"], account["host"]))
+    return {
+        "plugin": row["plugin"],
+        "stored": bytes.fromhex(row["hash"] or ""),
+        "require_ssl": bool(row["require_ssl"]),
+        "privileges": parse_grants([next(iter(grant.values())) for grant in grants], known),
+    }
+
+
+def plan(server: mysql.Server, accounts: list[dict]) -> tuple[dict, dict]:
+    """Statements of each account that needs any, and the diff. ValueError for what cannot be done."""
+    known = frozenset(row["Privilege"].upper() for row in server.query("SHOW PRIVILEGES"))
+    literal = bool(server.value("SELECT @@GLOBAL.partial_revokes"))
+    todo, before, after = {}, {}, {}
+    for account in accounts:
+        who = label(account)
+        try:
+            want = wanted_privileges(account["privileges"], known, literal)
+        except ValueError as error:
+            raise ValueError(f"privileges of {who}: {error}") from error
+        have = read_account(server, account, known)
+        todo[who] = statements(account, have, want)
+        if todo[who]:
+            before[who] = view(have, known)
+            after[who] = None if account["state"] == "absent" else view({**account, "privileges": want}, known)
+            if have and any(" BY %s" in statement for statement, _arguments in todo[who]):
+                after[who]["password"] = "changed"  # noqa: S105
+    return {who: steps for who, steps in todo.items() if steps}, {"before": before, "after": after}
+
+
+ACCOUNT = {
+    "name": {"type": "str", "required": True},
+    "host": {"type": "str"},
+    "password": {"type": "str", "no_log": True},
+    "plugin": {"type": "str", "choices": [SHA2, SOCKET], "default": SHA2},
+    "privileges": {"type": "dict", "default": {}},
+    "require_ssl": {"type": "bool", "default": True},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+
+
+def main():
+    accounts = {"type": "list", "elements": "dict", "required": True, "options": ACCOUNT}
+    module = AnsibleModule(argument_spec={"accounts": accounts, **mysql.LOGIN}, supports_check_mode=True)
+    accounts = [complete(entry) for entry in module.params["accounts"]]
+    wrong = faults(accounts)
+    if wrong:
+        module.fail_json(msg=" ".join(wrong))
+    if mysql.not_installed_yet(module):
+        present = [label(entry) for entry in accounts if entry["state"] == "present"]
+        module.exit_json(changed=bool(present), accounts={who: ["CREATE USER"] for who in present})
+    server = mysql.connect_locally(module)
+    try:
+        todo, diff = plan(server, accounts)
+        fenced = server.value("SELECT @@GLOBAL.super_read_only")
+    except (mysql.MySQLError, ValueError) as error:
+        module.fail_json(msg=str(error))
+    if todo and fenced:
+        message = f"{', '.join(todo)}: {REMEDIES[1290]}"
+        if not module.check_mode:
+            module.fail_json(msg=message)
+        module.warn(message)
+    for who, steps in {} if module.check_mode else todo.items():
+        for statement, arguments in steps:
+            try:
+                server.query(statement, arguments)
+            except mysql.MySQLError as error:
+                remedy = REMEDIES.get(error.number, "")
+                module.fail_json(msg=f"{shown(statement, who)}: {error}. {remedy}".rstrip(" ."))
+    module.exit_json(
+        changed=bool(todo),
+        accounts={who: [shown(statement, who) for statement, _arguments in steps] for who, steps in todo.items()},
+        diff=diff,
+    )
+
+
+if __name__ == "__main__":
+    main()
