@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from ansible.vars.hostvars import HostVars
 from ansible.utils.unsafe_proxy import wrap_var
-from jinja2.runtime import Undefined
-
+from ansible.vars.hostvars import HostVars
 from ansible_collections.foobar.webstack.plugins.module_utils import topology
+from jinja2.runtime import Undefined
 
 
 def build(

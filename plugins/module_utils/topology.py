@@ -7,8 +7,8 @@ A box is a host in a group; an arrow is a flow: who opens a connection to whom, 
 `build` resolves a catalogue of services against an inventory and returns one plain dictionary. Everything that a role
 is given comes from it, so that nothing runs, balances or is open that is not drawn.
 
-Whatever an inventory holds, `build` raises nothing: what is wrong with it is a list of faults in the result, so that all
-of them are reported together. Its cost is linear in the number of hosts.
+Whatever an inventory holds, `build` raises nothing: what is wrong with it is a list of faults in the result, so that
+all of them are reported together. Its cost is linear in the number of hosts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from typing import Any, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 # What the stack offers. A user's webstack_services are merged over it, key by key.
 #   tier       the group whose hosts offer the service
@@ -127,7 +128,7 @@ FIRST_PRIORITY = 250
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]+")
 _LABEL = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
-_DNS_NAME = re.compile(r"(?=.{1,253}$)%s(\.%s)*" % (_LABEL, _LABEL))  # RFC 1123, section 2.1
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")  # RFC 1123, section 2.1
 
 
 def build(
@@ -151,9 +152,11 @@ def build(
     groups        {group: [host]}, the groups that a service names
     virtual_ips   [address/prefix length]
     services      {service: {tier, port, protocol, address, clients, encrypted, check, why}}
-    flows         [{service, server, address, port, protocol, encrypted, clients, why}], one for each service, server and
-                  address; clients are groups, or internet. `host_flows` gives a host's own, resolved to addresses
-    backends      {service: [{name, address, port, weight, cookie, check}]}; check is the port that answers for its health
+    flows         [{service, server, address, port, protocol, encrypted, clients, why}], one for each service, server
+                  and address; clients are groups, or internet. `host_flows` resolves a host's own to addresses
+    backends      {service: [{name, address, port, weight, cookie, check}]}; check is the port that answers for health
+    binds         {service: [{address, port}]}, where the services on virtual IPs and on loopback listen
+    certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
     peers         [{name, address, port}], the load balancers that share their stick tables
     replication   {primary, replicas, server_ids: {host: id}, write_pool: [server], read_pool: [server]}; a server is as
@@ -164,11 +167,12 @@ def build(
     faults = _Faults()
     if site is not None and not (isinstance(site, str) and _DNS_NAME.fullmatch(site)):
         faults.add(None, "webstack_site", site, "This is not a DNS name.", "Write it as www.foobar.com.")
+        site = None
     catalogue = _services(services, groups, faults)
     members = _members(catalogue, groups, faults)
     boxes = _hosts(members, hosts, faults)
     vips = _virtual_ips(virtual_ips, catalogue, members, boxes, faults)
-    _clashes(catalogue, members, faults)
+    _clashes(catalogue, members, vips, faults)
     backends = _backends(catalogue, members, boxes)
     return {
         "hosts": boxes,
@@ -177,6 +181,8 @@ def build(
         "services": catalogue,
         "flows": _flows(catalogue, members, boxes, vips),
         "backends": backends,
+        "binds": _binds(catalogue, vips),
+        "certificates": _certificates(catalogue, members, boxes, site),
         "vrrp": _vrrp(catalogue, members, boxes, vips),
         "peers": [{key: server[key] for key in ("name", "address", "port")} for server in backends.get("peers", ())],
         "replication": _replication(members, hosts, boxes, backends.get("mysql", []), faults),
@@ -222,7 +228,7 @@ def host_flows(topology: Mapping[str, Any], host: str) -> dict[str, list[dict[st
 def fault_lines(topology: Mapping[str, Any]) -> list[str]:
     """Every fault as one line: host: variable = value: message Remedy: remedy"""
     return [
-        "{0}{1} = {2}: {3} Remedy: {4}".format(
+        "{}{} = {}: {} Remedy: {}".format(
             fault["host"] + ": " if fault["host"] else "",
             fault["variable"],
             json.dumps(fault["value"], ensure_ascii=False),
@@ -244,7 +250,7 @@ def table(topology: Mapping[str, Any]) -> str:
             name,
             str(service["port"] or "-"),
             service["protocol"] + (", encrypted" if service["encrypted"] else ""),
-            service["tier"] + ("" if service["address"] == "host" else " ({0})".format(service["address"])),
+            service["tier"] + ("" if service["address"] == "host" else " ({})".format(service["address"])),
             ", ".join(service["clients"]) or "-",
             service["why"],
         )
@@ -256,7 +262,7 @@ def table(topology: Mapping[str, Any]) -> str:
         "VIRTUAL IPS  " + (", ".join(topology["virtual_ips"]) or "none"),
         _columns(("SERVICE", "PORT", "PROTOCOL", "ON", "FROM", "WHY"), services),
         _columns(("ONLY ONE", "NAME", "OFFERS", "REMEDY"), spofs) if spofs else "No single point of failure.",
-        "\n".join(["FAULTS"] + fault_lines(topology)) if topology["faults"] else "No faults.",
+        "\n".join(["FAULTS", *fault_lines(topology)]) if topology["faults"] else "No faults.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -267,11 +273,11 @@ def mermaid(topology: Mapping[str, Any]) -> str:
     Visitors come to a virtual IP; a dotted arrow leads from it to the load balancers, with their VRRP priorities.
     """
     boxes, groups = topology["hosts"], topology["groups"]
-    ids = {name: "h{0}".format(number) for number, name in enumerate(boxes)}
+    ids = {name: f"h{number}" for number, name in enumerate(boxes)}
     lines = ["flowchart LR"]
     arrows: dict[tuple[str, str], list[str]] = {}
     for flow in topology["flows"]:
-        label = flow["service"] + (" {0}".format(flow["port"]) if flow["port"] else "")
+        label = flow["service"] + (" {}".format(flow["port"]) if flow["port"] else "")
         virtual = topology["services"][flow["service"]]["address"] == "virtual" and topology["virtual_ips"]
         target = flow["address"] if virtual else flow["server"]
         for client in dict.fromkeys(name for group in flow["clients"] for name in groups.get(group, [group])):
@@ -284,17 +290,17 @@ def mermaid(topology: Mapping[str, Any]) -> str:
         lines.append('    internet(["internet"])')
     for number, vip in enumerate(topology["virtual_ips"]):
         address = vip.split("/")[0]
-        ids[address] = "v{0}".format(number)
-        lines.append('    v{0}{{{{"{1}"}}}}'.format(number, vip))
+        ids[address] = f"v{number}"
+        lines.append(f'    v{number}{{{{"{vip}"}}}}')
     for name, box in boxes.items():
         text = "<br/>".join([name, box["address"] or "no address", ", ".join(box["groups"])])
-        lines.append('    {0}["{1}"]'.format(ids[name], text.replace('"', "#quot;")))
+        lines.append('    {}["{}"]'.format(ids[name], text.replace('"', "#quot;")))
     for (client, target), labels in arrows.items():
-        lines.append('    {0} -->|"{1}"| {2}'.format(ids[client], ", ".join(labels), ids[target]))
+        lines.append('    {} -->|"{}"| {}'.format(ids[client], ", ".join(labels), ids[target]))
     for name, instances in topology["vrrp"].items():
         for instance in instances:
             vip = instance["virtual_ips"][0].split("/")[0]
-            lines.append('    {0} -.->|"{1}"| {2}'.format(ids[vip], instance["priority"], ids[name]))
+            lines.append('    {} -.->|"{}"| {}'.format(ids[vip], instance["priority"], ids[name]))
     return "\n".join(lines) + "\n"
 
 
@@ -316,7 +322,7 @@ def _plain(value: Any) -> Any:
     try:
         return str(value)
     except (ValueError, RecursionError):
-        return "a {0} that cannot be written out".format(type(value).__name__)
+        return f"a {type(value).__name__} that cannot be written out"
 
 
 def _integer(value: Any, low: int, high: int) -> int | None:
@@ -342,8 +348,8 @@ def _ip(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 _TESTS: dict[str, tuple[Any, str]] = {
     "tier": (lambda v: isinstance(v, str), "Name one inventory group, such as webservers."),
     "port": (lambda v: _integer(v, 1, 65535) is not None, "Give one port from 1 to 65535."),
-    "protocol": (lambda v: v in PROTOCOLS, "Choose one of {0}.".format(", ".join(PROTOCOLS))),
-    "address": (lambda v: v in ADDRESSES, "Choose one of {0}.".format(", ".join(ADDRESSES))),
+    "protocol": (lambda v: v in PROTOCOLS, "Choose one of {}.".format(", ".join(PROTOCOLS))),
+    "address": (lambda v: v in ADDRESSES, "Choose one of {}.".format(", ".join(ADDRESSES))),
     "clients": (
         lambda v: isinstance(v, (list, tuple)) and all(isinstance(client, str) for client in v),
         "Give a list of inventory groups, such as [appservers], or [internet].",
@@ -364,7 +370,7 @@ def _services(user: Any, groups: Mapping[str, Any], faults: _Faults) -> dict[str
         )
         user = None
     for name, given in (user or {}).items():
-        variable = "webstack_services.{0}".format(_plain(name))
+        variable = f"webstack_services.{_plain(name)}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             message = "The name of a service is made of small letters, digits and underscores."
             faults.add(None, variable, name, message, "Rename it, for example to cache_2.")
@@ -383,9 +389,9 @@ def _services(user: Any, groups: Mapping[str, Any], faults: _Faults) -> dict[str
         clients = list(dict.fromkeys(map(str.__str__, service.get("clients", ()))))
         for key, named in [("tier", service["tier"])] + [("clients", client) for client in clients]:
             if named not in groups and named not in shipped and not (key == "clients" and named == INTERNET):
-                message = "The inventory has no group {0}.".format(_plain(named))
+                message = f"The inventory has no group {_plain(named)}."
                 remedy = "Add the group to the inventory, or name one that it has."
-                faults.add(None, "webstack_services.{0}.{1}".format(name, key), named, message, remedy)
+                faults.add(None, f"webstack_services.{name}.{key}", named, message, remedy)
         if len(faults) == before:
             services[name] = {
                 "tier": str.__str__(service["tier"]),
@@ -400,8 +406,8 @@ def _services(user: Any, groups: Mapping[str, Any], faults: _Faults) -> dict[str
     for name, service in services.items():
         check = service["check"]
         if check is not None and merged.get(check, {}).get("tier") != service["tier"]:
-            message = "{0} is no service of the tier {1}.".format(check, service["tier"])
-            faults.add(None, "webstack_services.{0}.check".format(name), check, message, _TESTS["check"][1])
+            message = "{} is no service of the tier {}.".format(check, service["tier"])
+            faults.add(None, f"webstack_services.{name}.check", check, message, _TESTS["check"][1])
         if check not in services:
             service["check"] = None
     return services
@@ -409,16 +415,16 @@ def _services(user: Any, groups: Mapping[str, Any], faults: _Faults) -> dict[str
 
 def _check_service(name: str, service: Mapping[str, Any], faults: _Faults) -> None:
     """Judge one service by itself."""
-    variable = "webstack_services.{0}".format(name)
+    variable = f"webstack_services.{name}"
     wrong = set()
     for key, value in service.items():
         if key not in _TESTS:
-            message = "A service has no key {0}.".format(key)
-            faults.add(None, variable, key, message, "Choose from {0}.".format(", ".join(_TESTS)))
+            message = f"A service has no key {key}."
+            faults.add(None, variable, key, message, "Choose from {}.".format(", ".join(_TESTS)))
         elif not _TESTS[key][0](value):
             wrong.add(key)
-            message = "The {0} of a service is not written like this.".format(key)
-            faults.add(None, "{0}.{1}".format(variable, key), value, message, _TESTS[key][1])
+            message = f"The {key} of a service is not written like this."
+            faults.add(None, f"{variable}.{key}", value, message, _TESTS[key][1])
     if "tier" not in service:
         message = "The service has no tier."
         faults.add(None, variable + ".tier", None, message, _TESTS["tier"][1])
@@ -455,9 +461,9 @@ def _members(
     }
     for tier, names in tiers.items():
         if not members[tier]:
-            message = "The tier is empty, but offers {0}.".format(", ".join(names))
-            remedy = "Add a host to the group {0}, or set enabled: false for these services.".format(tier)
-            faults.add(None, "groups.{0}".format(tier), [], message, remedy)
+            message = "The tier is empty, but offers {}.".format(", ".join(names))
+            remedy = f"Add a host to the group {tier}, or set enabled: false for these services."
+            faults.add(None, f"groups.{tier}", [], message, remedy)
     if databases:
         _check_databases(members, faults)
     return members
@@ -467,7 +473,7 @@ def _check_databases(members: Mapping[str, list[str]], faults: _Faults) -> None:
     """The group databases is the primary and its replicas."""
     primaries, replicas, databases = (members[group] for group in ("mysql_primary", "mysql_replicas", "databases"))
     if len(primaries) != 1:
-        message = "A stack has one primary, not {0}.".format(len(primaries))
+        message = f"A stack has one primary, not {len(primaries)}."
         remedy = "Leave one host in the group mysql_primary, the others belong into mysql_replicas."
         faults.add(None, "groups.mysql_primary", ", ".join(primaries), message, remedy)
     for host in sorted(set(primaries) & set(replicas)):
@@ -505,7 +511,7 @@ def _hosts(
             box["address"] = str(address)
             owner = owners.setdefault(box["address"], name)
             if owner != name:
-                message = "{0} has the same address.".format(owner)
+                message = f"{owner} has the same address."
                 faults.add(name, "webstack_address", value, message, "Give each host an address of its own.")
         elif value is None:
             message = "The host has no address, and its ansible_host is none either."
@@ -517,7 +523,7 @@ def _hosts(
         value = given.get("webstack_weight")
         weight = DEFAULT_WEIGHT if value is None else _integer(value, 1, MAX_WEIGHT)
         if weight is None:
-            remedy = "Give a whole number from 1 to {0}; {1} is the default.".format(MAX_WEIGHT, DEFAULT_WEIGHT)
+            remedy = f"Give a whole number from 1 to {MAX_WEIGHT}; {DEFAULT_WEIGHT} is the default."
             faults.add(name, "webstack_weight", value, "The weight is out of range.", remedy)
         else:
             box["weight"] = weight
@@ -566,16 +572,16 @@ def _virtual_ips(
             message = "The address is this host's own."
             faults.add(owners[str(interface.ip)], variable, value, message, "Choose an address that no host has.")
         if outside:
-            message = "{0} has no address in the network {1}.".format(", ".join(outside), network)
+            message = "{} has no address in the network {}.".format(", ".join(outside), network)
             hint = "Choose a virtual IP, with its prefix length, in the network of all load balancers."
             faults.add(outside[0], variable, value, message, hint)
         elif network.num_addresses > 2 and interface.ip in ends:
-            message = "The address names the network {0} itself.".format(network)
+            message = f"The address names the network {network} itself."
             faults.add(None, variable, value, message, "Choose an address between the first and the last.")
         vips[interface.ip] = str(interface)
     if len(vips) > MAX_ROUTER_ID - FIRST_ROUTER_ID + 1:
         most = MAX_ROUTER_ID - FIRST_ROUTER_ID + 1
-        faults.add(None, variable, len(vips), "VRRP has no ids for so many.", "List at most {0}.".format(most))
+        faults.add(None, variable, len(vips), "VRRP has no ids for so many.", f"List at most {most}.")
         return list(vips.values())[:most]
     if vips and "vrrp" not in services:
         message = "Nothing moves a virtual IP, because the service vrrp is switched off."
@@ -583,11 +589,13 @@ def _virtual_ips(
     return list(vips.values())
 
 
-def _clashes(services: Mapping[str, Mapping[str, Any]], members: Mapping[str, list[str]], faults: _Faults) -> None:
+def _clashes(
+    services: Mapping[str, Mapping[str, Any]], members: Mapping[str, list[str]], vips: list[str], faults: _Faults
+) -> None:
     """Two services on one port of one host.
 
-    A service on a host's address and one on loopback leave each other alone. One on a virtual IP clashes with both: a load
-    balancer that does not hold the virtual IP now cannot bind to it, so it listens on all addresses.
+    The host's address, loopback and the virtual IPs are different addresses, so one port can serve on each of them.
+    Only a service on virtual IPs of a stack that has none listens on every address, and clashes with all.
     """
     ports: dict[tuple[bool, int], list[str]] = {}
     for name, service in services.items():
@@ -597,15 +605,15 @@ def _clashes(services: Mapping[str, Mapping[str, Any]], members: Mapping[str, li
         for number, second in enumerate(names):
             for first in names[:number]:
                 scopes = {services[first]["address"], services[second]["address"]}
-                if scopes == {"host", "loopback"}:
+                if len(scopes) == 2 and (vips or "virtual" not in scopes):
                     continue
                 there = set(members[services[first]["tier"]])
                 shared = [host for host in members[services[second]["tier"]] if host in there]
                 if shared:
-                    more = " (and of {0} more hosts)".format(len(shared) - 1) if len(shared) > 1 else ""
-                    message = "{0} has this port of the host{1} already.".format(first, more)
+                    more = f" (and of {len(shared) - 1} more hosts)" if len(shared) > 1 else ""
+                    message = f"{first} has this port of the host{more} already."
                     remedy = "Give one of the services another port, or another host."
-                    faults.add(shared[0], "webstack_services.{0}.port".format(second), port, message, remedy)
+                    faults.add(shared[0], f"webstack_services.{second}.port", port, message, remedy)
 
 
 def _service_flows(
@@ -675,6 +683,37 @@ def _backends(
     }
 
 
+def _binds(services: Mapping[str, Mapping[str, Any]], vips: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Where the services on virtual IPs and on loopback listen; without a virtual IP, on every address."""
+    addresses = {"virtual": [vip.split("/")[0] for vip in vips] or ["*"], "loopback": [LOOPBACK]}
+    return {
+        name: [{"address": address, "port": service["port"]} for address in addresses[service["address"]]]
+        for name, service in services.items()
+        if service["address"] in addresses
+    }
+
+
+def _certificates(
+    services: Mapping[str, Mapping[str, Any]],
+    members: Mapping[str, list[str]],
+    boxes: Mapping[str, Mapping[str, Any]],
+    site: Any,
+) -> list[dict[str, Any]]:
+    """Who must prove to be who it is. Clients that come through a proxy verify the name <service>.<site>."""
+    names: dict[str, list[str]] = {}
+    for name, service in services.items():
+        if not (site and service["encrypted"]):
+            continue
+        if service["address"] == "virtual":
+            names.setdefault(_plain(site), [f"DNS:{site}"])
+            continue
+        for server in members[service["tier"]]:
+            own = boxes[server]["address"]
+            known = names.setdefault(server, [f"DNS:{server}"] + ([f"IP:{own}"] if own else []))
+            known.append(f"DNS:{name}.{site}")
+    return [{"name": name, "subject_alt_names": known} for name, known in names.items()]
+
+
 def _vrrp(
     services: Mapping[str, Mapping[str, Any]],
     members: Mapping[str, list[str]],
@@ -689,7 +728,7 @@ def _vrrp(
     return {
         name: [
             {
-                "name": "vip{0}".format(number + 1),
+                "name": f"vip{number + 1}",
                 "virtual_router_id": FIRST_ROUTER_ID + number,
                 "priority": max(1, FIRST_PRIORITY - step * ((place - number) % len(balancers))),
                 "source": boxes[name]["address"],
@@ -711,15 +750,15 @@ def _replication(
 ) -> dict[str, Any]:
     """Who begins as the primary, the server ids, and the pools of the write port and the read port.
 
-    A server id is made from the host's address, so that no host's id depends on the others: an IPv4 address as a number, or
-    the last 32 bits of an IPv6 address. The host variable mysql_server_id wins over it.
+    A server id is made from the host's address, so that no host's id depends on the others: an IPv4 address is
+    taken as a number, of an IPv6 address the last 32 bits. The host variable mysql_server_id wins over it.
     """
     primaries = members.get("mysql_primary", [])
     primary = primaries[0] if len(primaries) == 1 else None
     names = list(dict.fromkeys(primaries + members.get("mysql_replicas", [])))
     ids: dict[str, int] = {}
     owners: dict[int, str] = {}
-    remedy = "Give each database a mysql_server_id of its own, from 1 to {0}.".format(MAX_SERVER_ID)
+    remedy = f"Give each database a mysql_server_id of its own, from 1 to {MAX_SERVER_ID}."
     for name in names:
         given = variables.get(name)
         value = given.get("mysql_server_id") if isinstance(given, Mapping) else None
@@ -733,7 +772,7 @@ def _replication(
         ids[name] = server_id
         owner = owners.setdefault(server_id, name)
         if owner != name:
-            faults.add(name, "mysql_server_id", server_id, "{0} has the same server id.".format(owner), remedy)
+            faults.add(name, "mysql_server_id", server_id, f"{owner} has the same server id.", remedy)
     by_name = {server["name"]: server for server in servers}
     pool = [dict(by_name[name], backup=False) for name in names if name in by_name]
     readers = [server for server in pool if server["name"] not in primaries]
@@ -761,9 +800,9 @@ def _spofs(
     for tier, names in tiers.items():
         zones = {boxes[host]["zone"] for host in members[tier]}
         if len(members[tier]) == 1:
-            kind, name, remedy = "host", members[tier][0], "Add a second host to the group {0}.".format(tier)
+            kind, name, remedy = "host", members[tier][0], f"Add a second host to the group {tier}."
         elif zoned and len(zones) == 1 and None not in zones:
-            kind, name, remedy = "zone", zones.pop(), "Put a host of the group {0} into another zone.".format(tier)
+            kind, name, remedy = "zone", zones.pop(), f"Put a host of the group {tier} into another zone."
         else:
             continue
         spofs.append({"tier": tier, "kind": kind, "name": name, "services": names, "remedy": remedy})
@@ -775,5 +814,6 @@ def _without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _columns(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head, *rows])
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
