@@ -32,7 +32,7 @@ def _variables(hostvars: HostVars, host: str) -> dict[str, Any]:
     known = hostvars[host]
     found = {}
     for variable in topology.HOST_VARIABLES:
-        if variable in known:
+        if variable in known and not (variable == "ansible_host" and "webstack_address" in found):
             try:
                 value = known[variable]
             except Exception:
