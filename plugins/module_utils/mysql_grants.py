@@ -149,10 +149,12 @@ def grant_statements(have: dict, want: dict) -> list[str]:
             missing = goal[level] - base.get(level, frozenset())
             if missing:
                 statements.append(f"{verb} {', '.join(sorted(missing))} ON {level_name(level)} {preposition}")
-        # REVOKE GRANT OPTION leaves it with dynamic privileges, the ones with an underscore: those are given anew.
-        if verb == "REVOKE" and "GRANT OPTION" in have.get(GLOBAL, ()) and "GRANT OPTION" not in want.get(GLOBAL, ()):
-            again = ", ".join(sorted(name for name in have[GLOBAL] & want.get(GLOBAL, frozenset()) if "_" in name))
-            statements += [f"REVOKE {again} ON *.* FROM", f"GRANT {again} ON *.* TO"] if again else []
+    # Dynamic privileges, the ones with an underscore, keep a GRANT OPTION that is revoked alone: they are given anew.
+    have_global, want_global = (privileges.get(GLOBAL, frozenset()) for privileges in (have, want))
+    again = ", ".join(sorted(name for name in have_global & want_global if "_" in name))
+    if again and "GRANT OPTION" in have_global - want_global:
+        statements.insert(0, f"REVOKE {again}, GRANT OPTION ON *.* FROM")
+        statements.append(f"GRANT {again} ON *.* TO")
     return statements
 
 
