@@ -1,0 +1,212 @@
+#!/usr/bin/python
+# Copyright: the foobar.webstack founders
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: config_files
+short_description: Write several files as one change, validated together
+version_added: 0.1.0
+author: The foobar.webstack founders (@foobar)
+description:
+  - Writes all files of one configuration, then runs a command that judges them in their place.
+    When it refuses them, every file is put back as it was and the task fails.
+  - M(ansible.builtin.template) validates one file, at another path. That cannot judge a fragment that is only valid
+    with its neighbours, or a file that mandatory access control lets the program read in its place alone.
+  - One task for many files also costs one connection to the host, not one for each file.
+options:
+  files:
+    description: The files. Missing parent directories are created with mode 0755.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Absolute path on the host.
+        type: path
+        required: true
+      content:
+        description: The whole text of the file. C(--diff) shows it.
+        type: str
+      secret:
+        description: The whole text of a file that no diff and no log may show.
+        type: str
+      owner:
+        description: Name of the user who owns the file.
+        type: str
+        default: root
+      group:
+        description: Name of the group that owns the file.
+        type: str
+        default: root
+      mode:
+        description: Permissions, octal in quotes or symbolic.
+        type: str
+        default: "0644"
+  validate:
+    description:
+      - Command that succeeds when the files are good. It runs after a change, without a shell.
+      - While it runs, the files that it may refuse are in their place.
+      - In check mode nothing is written and the command does not run.
+    type: str
+attributes:
+  check_mode:
+    description: Predicts the change without making it.
+    support: full
+  diff_mode:
+    description: Shows each file that changes, but for the text of secret ones.
+    support: full
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+"""
+
+EXAMPLES = r"""
+- name: Configure MySQL and its certificate
+  foobar.webstack.config_files:
+    files:
+      - path: /etc/mysql/mysql.conf.d/zz-site.cnf
+        content: "{{ lookup('ansible.builtin.template', 'etc/mysql/mysql.conf.d/zz-site.cnf.j2') }}"
+      - path: /etc/mysql/tls/server-key.pem
+        secret: "{{ key }}"
+        group: mysql
+        mode: "0640"
+    validate: mysqld --validate-config
+  register: files
+
+- name: Restart MySQL when its settings changed
+  ansible.builtin.systemd_service:
+    name: mysql
+    state: restarted
+  when: "'/etc/mysql/mysql.conf.d/zz-site.cnf' in files.changed_files"
+"""
+
+RETURN = r"""
+changed_files:
+  description: Paths of the files whose text, owner or permissions changed, in the order of O(files).
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/mysql/mysql.conf.d/zz-site.cnf]
+"""
+
+import os
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+FILE_SPEC = {
+    "path": {"type": "path", "required": True},
+    "content": {"type": "str"},
+    "secret": {"type": "str", "no_log": True},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+    "mode": {"type": "str", "default": "0644"},
+}
+
+
+class File:
+    """One file: what it shall be, and what it was when the task began."""
+
+    def __init__(self, module: AnsibleModule, params: dict):
+        self.module = module
+        self.path = params["path"]
+        self.secret = params["secret"] is not None
+        self.text = (params["secret"] if self.secret else params["content"]).encode()
+        self.attributes = module.load_file_common_arguments(params, path=self.path)
+        self.old_text = None
+        if os.path.exists(self.path):
+            with open(self.path, "rb") as file:
+                self.old_text = file.read()
+            self.old_stat = os.stat(self.path)
+
+    def differs(self) -> bool:
+        """Say whether the text, owner or permissions are not as they shall be. Nothing is written."""
+        if self.text != self.old_text:
+            return True
+        mode, self.module.check_mode = self.module.check_mode, True
+        try:
+            return self.module.set_fs_attributes_if_different(self.attributes, changed=False)
+        finally:
+            self.module.check_mode = mode
+
+    def write(self) -> None:
+        if self.text != self.old_text:
+            os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
+            self._replace(self.text)
+        self.module.set_fs_attributes_if_different(self.attributes, changed=False)
+
+    def restore(self) -> None:
+        if self.old_text is None:
+            if os.path.exists(self.path):
+                os.unlink(self.path)
+            return
+        self._replace(self.old_text)
+        os.chown(self.path, self.old_stat.st_uid, self.old_stat.st_gid)
+        os.chmod(self.path, self.old_stat.st_mode & 0o7777)
+
+    def _replace(self, text: bytes) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self.module.tmpdir)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+        # A new file is nobody else's to read until it has its own permissions.
+        umask = os.umask(0o077)
+        try:
+            self.module.atomic_move(temporary, self.path)
+        finally:
+            os.umask(umask)
+
+    def diff(self) -> dict:
+        before = "" if self.old_text is None else self.old_text.decode(errors="replace")
+        after = self.text.decode()
+        if self.secret:
+            after = "(secret)\n" if after == before else "(another secret)\n"
+            before = before and "(secret)\n"
+        return {"before_header": self.path, "after_header": self.path, "before": before, "after": after}
+
+
+def write(module: AnsibleModule, files: list[File]) -> None:
+    """Write the files and let the command judge them, or end the module with all of them as they were."""
+    command = module.params["validate"]
+    try:
+        for file in files:
+            file.write()
+        if command:
+            code, out, error = module.run_command(command)
+            if code:
+                said = (error or out).strip()
+                module.fail_json(msg=f"{command} refused the files, all are as they were: {said}", rc=code)
+    except BaseException:  # SystemExit of a failed module too
+        for file in files:
+            file.restore()
+        raise
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": FILE_SPEC,
+                "mutually_exclusive": [("content", "secret")],
+                "required_one_of": [("content", "secret")],
+            },
+            "validate": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    changed = [file for file in (File(module, params) for params in module.params["files"]) if file.differs()]
+    if changed and not module.check_mode:
+        write(module, changed)
+    module.exit_json(
+        changed=bool(changed),
+        changed_files=[file.path for file in changed],
+        diff=[file.diff() for file in changed],
+    )
+
+
+if __name__ == "__main__":
+    main()

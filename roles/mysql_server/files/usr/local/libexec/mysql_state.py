@@ -1,0 +1,313 @@
+"""Say over HTTP what this MySQL node may be used for, and reopen a primary that has restarted.
+
+    mysql_state.py serve --address 192.0.2.14 --port 9201
+
+``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel.
+``GET /read?max_lag=10`` answers 200 when it may serve reads: the primary, or a replica at most 10 seconds behind.
+``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
+
+    mysql_state.py open --peer http://192.0.2.13:9201/
+
+mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+SOCKET = "/run/mysqld/mysqld.sock"
+ANSWER_WITHIN = 1.0  # seconds that mysqld or a peer has to answer
+CACHE = 0.1  # seconds that one answer of mysqld serves all who ask
+DEFAULT_MAX_LAG = 10.0  # seconds
+HEARTBEATS_MISSED = 3  # heartbeats that may be missing before the source counts as silent
+
+NODE = """
+SELECT @@GLOBAL.super_read_only AS super_read_only, @@GLOBAL.offline_mode AS offline_mode,
+       @@GLOBAL.report_host AS address, @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid,
+       @@GLOBAL.version AS version, @@GLOBAL.gtid_executed AS gtid_executed
+"""
+# Times are seconds since 1970, and 0 or NULL where there is none. A channel of Group Replication has no source.
+CHANNELS = """
+SELECT c.CHANNEL_NAME AS channel, c.HOST AS source, c.PORT AS port, s.SOURCE_UUID AS source_uuid,
+       s.SERVICE_STATE AS receiver, s.LAST_ERROR_NUMBER AS receiver_error,
+       a.SERVICE_STATE AS applier, w.LAST_ERROR_NUMBER AS applier_error,
+       c.HEARTBEAT_INTERVAL AS heartbeat_interval,
+       UNIX_TIMESTAMP(s.LAST_HEARTBEAT_TIMESTAMP) AS heard,
+       UNIX_TIMESTAMP(s.LAST_QUEUED_TRANSACTION_END_QUEUE_TIMESTAMP) AS queued,
+       UNIX_TIMESTAMP(s.LAST_QUEUED_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP) AS newest,
+       UNIX_TIMESTAMP(s.QUEUEING_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP) AS queueing,
+       UNIX_TIMESTAMP(o.PROCESSING_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP) AS processing,
+       w.applying,
+       GTID_SUBTRACT(s.RECEIVED_TRANSACTION_SET, @@GLOBAL.gtid_executed) <> '' AS behind
+FROM performance_schema.replication_connection_configuration c
+JOIN performance_schema.replication_connection_status s USING (CHANNEL_NAME)
+JOIN performance_schema.replication_applier_status a USING (CHANNEL_NAME)
+LEFT JOIN performance_schema.replication_applier_status_by_coordinator o USING (CHANNEL_NAME)
+LEFT JOIN (
+    SELECT CHANNEL_NAME, MAX(LAST_ERROR_NUMBER) AS LAST_ERROR_NUMBER,
+           MIN(NULLIF(UNIX_TIMESTAMP(APPLYING_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP), 0)) AS applying
+    FROM performance_schema.replication_applier_status_by_worker GROUP BY CHANNEL_NAME
+) w USING (CHANNEL_NAME)
+WHERE LEFT(CHANNEL_NAME, 17) <> 'group_replication'
+"""
+SOURCE = ("channel", "source", "port", "source_uuid", "receiver", "receiver_error", "applier", "applier_error")
+DOWN = {"role": "down", "writable": False, "lag": None, "sources": []}
+
+
+# Decisions: pure functions over the rows of NODE and CHANNELS.
+
+
+def lag(channel: dict, now: float) -> float | None:
+    """Return how many seconds the channel's data is behind its source, None when nobody can know.
+
+    The oldest transaction that is being received or applied counts. Without one, the data is as old as the silence of
+    a source that is disconnected or has missed its heartbeats.
+    """
+    if channel["applier"] != "ON":
+        return None
+    in_work = [channel[stage] for stage in ("queueing", "processing", "applying") if channel[stage]]
+    if channel["behind"] and not in_work and channel["newest"]:
+        in_work = [channel["newest"]]
+    heard = [channel[event] for event in ("heard", "queued") if channel[event]]
+    if not in_work and not heard:
+        return None
+    silence = now - float(max(heard, default=now))
+    patience = HEARTBEATS_MISSED * float(channel["heartbeat_interval"])
+    if channel["receiver"] == "ON" and (in_work or silence <= patience):
+        silence = 0.0
+    return round(max(0.0, silence, *(now - float(then) for then in in_work)), 3)
+
+
+def describe(node: dict, channels: list[dict], now: float) -> dict:
+    """Return the state that is served. The role is primary, replica, fenced (read-only, but no replica) or offline."""
+    if node["offline_mode"]:
+        role = "offline"
+    elif channels:
+        role = "replica"
+    else:
+        role = "fenced" if node["super_read_only"] else "primary"
+    lags = {"primary": [0.0], "replica": [lag(channel, now) for channel in channels]}.get(role, [None])
+    return {
+        "role": role,
+        "writable": role == "primary",
+        "lag": None if None in lags else max(lags),
+        "sources": [{key: channel[key] for key in SOURCE} for channel in channels],
+        **node,
+        "super_read_only": bool(node["super_read_only"]),
+        "offline_mode": bool(node["offline_mode"]),
+    }
+
+
+def may_read(state: dict, max_lag: float) -> bool:
+    return state["lag"] is not None and state["lag"] <= max_lag
+
+
+def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
+    """Return open, wait or stay, and why, for a node that has started and so is read-only.
+
+    It is still the primary if every peer answers, replicates from it and holds nothing that it lacks ("ahead"). A peer
+    that was promoted meanwhile has lost its channel, even when it has restarted too. While a peer does not answer, or
+    its receiver is stopped as at the beginning of a failover, nobody can know.
+    """
+    if mine["sources"]:
+        return "stay", f"this node is a replica of {mine['sources'][0]['source']}"
+    doubts = []
+    for url, peer in peers.items():
+        ours = [
+            source
+            for source in peer["sources"]
+            if source["source_uuid"] == mine["server_uuid"] or source["source"] == mine["address"]
+        ]
+        if peer["role"] in ("down", "offline"):
+            doubts.append(f"{url} does not say what it is")
+        elif peer["writable"]:
+            return "stay", f"{url} is the primary"
+        elif not ours:
+            return "stay", f"{url} does not replicate from this node"
+        elif peer["ahead"]:
+            return "stay", f"{url} holds transactions that this node lacks"
+        elif ours[0]["receiver"] == "OFF":
+            doubts.append(f"replication is stopped on {url}")
+    if doubts:
+        return "wait", ", ".join(doubts)
+    return "open", "every peer replicates from this node" if peers else "there are no peers"
+
+
+# mysqld, the peers and the clients.
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Node:
+    """The local mysqld over one lasting connection, which still serves when mysqld has no other left to give."""
+
+    def __init__(self, user: str):
+        self.user = user
+        self.connection = None
+
+    def query(self, sql: str, *values: str) -> list[dict]:
+        """Return the rows, over a new connection if mysqld has closed the old one."""
+        import pymysql  # here, so that the decisions above need nothing
+
+        kept = self.connection is not None
+        try:
+            if not kept:
+                self.connection = pymysql.connect(
+                    unix_socket=SOCKET,
+                    user=self.user,
+                    connect_timeout=ANSWER_WITHIN,
+                    read_timeout=ANSWER_WITHIN,
+                    write_timeout=ANSWER_WITHIN,
+                    autocommit=True,
+                    cursorclass=pymysql.cursors.DictCursor,
+                )
+            with self.connection.cursor() as cursor:
+                cursor.execute(sql, values or None)
+                return list(cursor.fetchall())
+        except (pymysql.MySQLError, OSError) as error:
+            self.connection = None
+            if kept and not isinstance(error.__context__, TimeoutError):
+                return self.query(sql, *values)
+            raise ConnectionError(str(error)) from error
+
+    def state(self) -> dict:
+        try:
+            return describe(self.query(NODE)[0], self.query(CHANNELS), time.time())
+        except ConnectionError as error:
+            return {**DOWN, "error": str(error)}
+
+
+class Cache:
+    """The state, asked for at most once in CACHE seconds however many ask."""
+
+    def __init__(self, node: Node):
+        self.node = node
+        self.lock = threading.Lock()
+        self.good_until = 0.0
+        self.last = {"role": "unknown"}
+
+    def state(self) -> dict:
+        with self.lock:
+            if time.monotonic() >= self.good_until:
+                state = self.node.state()
+                if state["role"] != self.last["role"]:
+                    say(f"{self.last['role']} -> {state['role']} {state.get('error', '')}".rstrip())
+                self.last = state
+                self.good_until = time.monotonic() + CACHE
+            return self.last
+
+
+class HTTPServer(ThreadingHTTPServer):
+    request_queue_size = 128  # clients that may wait to be accepted
+
+
+class Handler(BaseHTTPRequestHandler):
+    cache: Cache
+    timeout = 5  # seconds for a client to send its request
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        state = self.cache.state()
+        try:
+            max_lag = float(parse_qs(url.query).get("max_lag", [DEFAULT_MAX_LAG])[0])
+            good = {
+                "/": state["role"] != "down",
+                "/write": state["writable"],
+                "/read": may_read(state, max_lag),
+            }[url.path]
+        except ValueError:
+            return self.send_error(400, "max_lag is a number of seconds")
+        except KeyError:
+            return self.send_error(404)
+        body = json.dumps(state).encode() + b"\n"
+        self.send_response(200 if good else 503)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        return None
+
+    do_HEAD = do_OPTIONS = do_GET  # noqa: N815 - names of http.server
+
+    def version_string(self) -> str:
+        return "mysql-state"
+
+    def log_message(self, *_args) -> None:
+        """Say nothing of a request: there are several a second."""
+
+
+def serve(address: str, port: int) -> None:
+    Handler.cache = Cache(Node("mysqlstate"))
+    HTTPServer((address, port), Handler).serve_forever()
+
+
+def ask(url: str) -> dict:
+    """Return the state of a peer, DOWN when it does not answer."""
+    try:
+        with build_opener(ProxyHandler({})).open(urljoin(url, "/"), timeout=ANSWER_WITHIN) as answer:
+            return json.load(answer)
+    except (OSError, ValueError):
+        return DOWN
+
+
+def consider(node: Node, urls: list[str]) -> tuple[str, str]:
+    """Return what ``judge`` says of this node and its peers as they are now."""
+    mine = node.state()
+    if mine["role"] == "down":
+        return "wait", mine["error"]
+    if mine["writable"]:
+        return "open", "this node is open"
+    peers = {}
+    for url in urls:
+        peer = ask(url)
+        held = node.query("SELECT GTID_SUBSET(%s, @@GLOBAL.gtid_executed) AS held", peer.get("gtid_executed", ""))
+        peers[url] = {**peer, "ahead": not held[0]["held"]}
+    return judge(mine, peers)
+
+
+def reopen(urls: list[str], interval: float = 1.0) -> int:
+    """Open this node as soon as that is known to be right. Return 1 when it is known to be wrong."""
+    node = Node("root")
+    said = None
+    while True:
+        try:
+            verdict, why = consider(node, urls)
+            if verdict == "open":
+                node.query("SET GLOBAL super_read_only = OFF")
+                node.query("SET GLOBAL read_only = OFF")
+        except ConnectionError as error:
+            verdict, why = "wait", str(error)
+        if (verdict, why) != said:
+            say(f"{verdict}: {why}")
+            said = verdict, why
+        if verdict != "wait":
+            return 0 if verdict == "open" else 1
+        time.sleep(interval)
+
+
+def main() -> int | None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    server = commands.add_parser("serve", help="answer over HTTP what this node may be used for")
+    server.add_argument("--address", required=True)
+    server.add_argument("--port", type=int, required=True)
+    opener = commands.add_parser("open", help="open this node if it is still the primary")
+    opener.add_argument("--peer", action="append", default=[], metavar="URL")
+    options = parser.parse_args()
+    if options.command == "serve":
+        return serve(options.address, options.port)
+    return reopen(options.peer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
