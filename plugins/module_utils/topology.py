@@ -154,7 +154,7 @@ def build(
     services      {service: {tier, port, protocol, address, clients, encrypted, check, why}}
     flows         [{service, server, address, port, protocol, encrypted, clients, why}], one for each service, server
                   and address; clients are groups, or internet. `host_flows` resolves a host's own to addresses
-    backends      {service: [{name, address, port, weight, cookie, check}]}; check is the port that answers for health
+    backends      {service: [{name, address, port, weight, cookie, check_port}]}; check_port answers for health
     binds         {service: [{address, port}]}, where the services on virtual IPs and on loopback listen
     certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
@@ -227,16 +227,13 @@ def host_flows(topology: Mapping[str, Any], host: str) -> dict[str, list[dict[st
 
 def fault_lines(topology: Mapping[str, Any]) -> list[str]:
     """Every fault as one line: host: variable = value: message Remedy: remedy"""
-    return [
-        "{}{} = {}: {} Remedy: {}".format(
-            fault["host"] + ": " if fault["host"] else "",
-            fault["variable"],
-            json.dumps(fault["value"], ensure_ascii=False),
-            fault["message"],
-            fault["remedy"],
-        )
-        for fault in topology["faults"]
-    ]
+    lines = []
+    for fault in topology["faults"]:
+        host = f"{fault['host']}: " if fault["host"] else ""
+        value = json.dumps(fault["value"], ensure_ascii=False)
+        line = f"{host}{fault['variable']} = {value}: {fault['message']} Remedy: {fault['remedy']}"
+        lines.append(" ".join(line.split()))
+    return lines
 
 
 def table(topology: Mapping[str, Any]) -> str:
@@ -463,7 +460,7 @@ def _members(
         if not members[tier]:
             message = "The tier is empty, but offers {}.".format(", ".join(names))
             remedy = f"Add a host to the group {tier}, or set enabled: false for these services."
-            faults.add(None, f"groups.{tier}", [], message, remedy)
+            faults.add(None, f"groups.{tier}", "", message, remedy)
     if databases:
         _check_databases(members, faults)
     return members
@@ -583,7 +580,8 @@ def _virtual_ips(
         most = MAX_ROUTER_ID - FIRST_ROUTER_ID + 1
         faults.add(None, variable, len(vips), "VRRP has no ids for so many.", f"List at most {most}.")
         return list(vips.values())[:most]
-    if vips and "vrrp" not in services:
+    judged = any(fault["variable"].startswith("webstack_services.vrrp") for fault in faults)
+    if vips and "vrrp" not in services and not judged:
         message = "Nothing moves a virtual IP, because the service vrrp is switched off."
         faults.add(None, variable, ", ".join(vips.values()), message, "Enable vrrp, or list no virtual IP.")
     return list(vips.values())
@@ -673,7 +671,7 @@ def _backends(
                 "port": service["port"],
                 "weight": boxes[server]["weight"],
                 "cookie": server,
-                "check": services[service["check"] or name]["port"],
+                "check_port": services[service["check"] or name]["port"],
             }
             for server in members[service["tier"]]
             if boxes[server]["address"]
@@ -761,9 +759,9 @@ def _replication(
     remedy = f"Give each database a mysql_server_id of its own, from 1 to {MAX_SERVER_ID}."
     for name in names:
         given = variables.get(name)
-        value = given.get("mysql_server_id") if isinstance(given, Mapping) else None
-        if value is None and boxes[name]["address"]:
-            value = int(ipaddress.ip_address(boxes[name]["address"])) & MAX_SERVER_ID
+        own = given.get("mysql_server_id") if isinstance(given, Mapping) else None
+        address = boxes[name]["address"]
+        value = int(ipaddress.ip_address(address)) & MAX_SERVER_ID if own is None and address else own
         server_id = _integer(value, 1, MAX_SERVER_ID)
         if server_id is None:
             if value is not None:
@@ -771,7 +769,7 @@ def _replication(
             continue
         ids[name] = server_id
         owner = owners.setdefault(server_id, name)
-        if owner != name:
+        if owner != name and (own is not None or boxes[owner]["address"] != address):
             faults.add(name, "mysql_server_id", server_id, f"{owner} has the same server id.", remedy)
     by_name = {server["name"]: server for server in servers}
     pool = [dict(by_name[name], backup=False) for name in names if name in by_name]
