@@ -53,7 +53,7 @@ def holders():
 @pytest.fixture(scope="session")
 def ca():
     """The authority's certificate, as a path on the client."""
-    text = (INVENTORY / "secrets" / "tls" / "ca.crt").read_text()
+    text = (CHECKOUT / "inventory" / "lab.secrets" / "tls" / "ca.crt").read_text()
     run("docker", "exec", "--interactive", "client", "sh", "-c", "cat >/root/ca.crt", input=text)
     return "/root/ca.crt"
 
