@@ -70,4 +70,4 @@ site: ## Apply the whole site to four servers and prove it from outside.
 
 .PHONY: bench
 bench: ## Measure: the site play, the topology, the failover.
-	pytest --quiet --capture=no tests/benchmark
+	pytest --quiet tests/benchmark/test_topology.py tests/benchmark/test_site.py tests/benchmark/test_failover.py

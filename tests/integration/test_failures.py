@@ -3,41 +3,32 @@
 import time
 
 import pytest
-from conftest import VIRTUAL_IP, holders, on, run, wait_until
 
-
-def no_restart(server, unit, *, on_failure="no"):
-    """systemd would restart a killed service before anybody noticed: a drop-in keeps it down."""
-    directory = f"/run/systemd/system/{unit}.service.d"
-    on(server, f"mkdir -p {directory} && printf '[Service]\\nRestart={on_failure}\\n' >{directory}/test.conf && systemctl daemon-reload")
-
-
-def restart_again(server, unit):
-    on(server, f"rm -r /run/systemd/system/{unit}.service.d && systemctl daemon-reload && systemctl restart {unit}")
+from lab import VIRTUAL_IP, Probe, get, holders, on, revive, run, stay_dead, wait_until
 
 
 @pytest.fixture(autouse=True)
-def all_is_well(get):
+def all_is_well():
     wait_until(lambda: holders() == ["server1"])
     wait_until(lambda: {get("/").headers.get("x-served-by") for _ in range(6)} == {"server2", "server3"})
 
 
-def test_haproxy_is_killed_and_the_second_load_balancer_answers(probe):
-    no_restart("server1", "haproxy")
+def test_haproxy_is_killed_and_the_second_load_balancer_answers():
+    stay_dead("server1", "haproxy")
     try:
-        with probe() as visitor:
+        with Probe() as visitor:
             on("server1", "systemctl kill --signal=KILL haproxy")
             wait_until(lambda: holders() == ["server2"])
             time.sleep(1)
         assert visitor.result["outage"] < 3.5, visitor.result
         assert visitor.result["served_by"]
     finally:
-        restart_again("server1", "haproxy")
+        revive("server1", "haproxy")
     wait_until(lambda: holders() == ["server1"])
 
 
-def test_the_first_load_balancer_dies_the_second_answers_and_the_virtual_ip_comes_home(probe, get):
-    with probe() as visitor:
+def test_the_first_load_balancer_dies_the_second_answers_and_the_virtual_ip_comes_home():
+    with Probe() as visitor:
         run("docker", "kill", "webstack-server1")
         wait_until(lambda: VIRTUAL_IP in on("server2", "ip -brief address").stdout)
         time.sleep(1)
@@ -47,14 +38,14 @@ def test_the_first_load_balancer_dies_the_second_answers_and_the_virtual_ip_come
         assert get("/guestbook/").status == 200
     finally:
         run("docker", "start", "webstack-server1")
-    with probe() as visitor:
+    with Probe() as visitor:
         wait_until(lambda: holders() == ["server1"])
         time.sleep(1)
     assert visitor.result["failed"] <= 1, visitor.result
 
 
-def test_a_planned_move_of_the_virtual_ip_is_not_noticed(probe):
-    with probe() as visitor:
+def test_a_planned_move_of_the_virtual_ip_is_not_noticed():
+    with Probe() as visitor:
         on("server1", "echo -100 >/etc/keepalived/drain")
         wait_until(lambda: holders() == ["server2"])
         time.sleep(1)
@@ -63,30 +54,46 @@ def test_a_planned_move_of_the_virtual_ip_is_not_noticed(probe):
     assert visitor.result["failed"] <= 1, visitor.result
 
 
-def test_a_web_server_dies_and_no_request_fails_once_its_check_has(probe):
-    no_restart("server3", "nginx")
+def test_a_web_server_dies_and_no_request_fails_once_its_check_has():
+    stay_dead("server3", "nginx")
     try:
-        with probe() as visitor:
+        with Probe() as visitor:
             on("server3", "systemctl kill --signal=KILL nginx")
             time.sleep(1)
         # HAProxy sends a request that found no connection to the other server.
         assert visitor.result["failed"] == 0, visitor.result
-        wait_until(lambda: "DOWN" in on("server1", "echo 'show servers state web' | socat stdio /run/haproxy/admin.sock; "
-                                        "echo 'show stat' | socat stdio /run/haproxy/admin.sock | grep ^web,server3").stdout)
-        with probe() as visitor:
+        wait_until(
+            lambda: (
+                "DOWN"
+                in on(
+                    "server1",
+                    "echo 'show servers state web' | socat stdio /run/haproxy/admin.sock; "
+                    "echo 'show stat' | socat stdio /run/haproxy/admin.sock | grep ^web,server3",
+                ).stdout
+            )
+        )
+        with Probe() as visitor:
             time.sleep(2)
         assert visitor.result["failed"] == 0
         assert set(visitor.result["served_by"]) == {"server2"}
     finally:
-        restart_again("server3", "nginx")
+        revive("server3", "nginx")
 
 
-def test_the_replica_dies_and_the_guestbook_is_still_read(get):
+def test_the_replica_dies_and_the_guestbook_is_still_read():
     on("server3", "systemctl stop mysql")
     try:
         wait_until(lambda: get("/guestbook/").status == 200, seconds=15)
         assert "server4" in get("/guestbook/").body
     finally:
         on("server3", "systemctl start mysql")
-    wait_until(lambda: on("server4", "curl --silent --output /dev/null --write-out '%{http_code}' "
-                          "'http://172.30.56.13:9201/read?max_lag=10'").stdout == "200")
+    wait_until(
+        lambda: (
+            on(
+                "server4",
+                "curl --silent --output /dev/null --write-out '%{http_code}' "
+                "'http://172.30.56.13:9201/read?max_lag=10'",
+            ).stdout
+            == "200"
+        )
+    )

@@ -1,7 +1,8 @@
 """What is wrong is refused before a server is touched, and what was running keeps running."""
 
 import pytest
-from conftest import on, playbook
+
+from lab import get, on, playbook
 
 
 def fingerprint():
@@ -10,11 +11,14 @@ def fingerprint():
         "sha256sum /etc/haproxy/haproxy.cfg /etc/keepalived/keepalived.conf /etc/nginx/nginx.conf /etc/mysql/mysql.conf.d/*.cnf; "
         "systemctl show --property=ActiveEnterTimestampMonotonic,MainPID haproxy keepalived nginx mysql"
     )
-    return {server: on(server, command + " 2>/dev/null", check=False).stdout for server in ("server1", "server2", "server3", "server4")}
+    return {
+        server: on(server, command + " 2>/dev/null", check=False).stdout
+        for server in ("server1", "server2", "server3", "server4")
+    }
 
 
 @pytest.fixture(autouse=True)
-def nothing_changes(get):
+def nothing_changes():
     before = fingerprint()
     yield
     assert fingerprint() == before
@@ -45,7 +49,10 @@ def test_a_snippet_that_haproxy_rejects_never_replaces_the_configuration():
     assert "no-such-keyword" in done.stdout
 
 
-@pytest.mark.parametrize("variables", ['{"haproxy_maxconn": "many"}', '{"keepalived_advert_interval": "often"}', '{"nginx_listen_port": "http"}'])
+@pytest.mark.parametrize(
+    "variables",
+    ['{"haproxy_maxconn": "many"}', '{"keepalived_advert_interval": "often"}', '{"nginx_listen_port": "http"}'],
+)
 def test_a_wrong_type_is_named(variables):
     done = playbook("playbooks/site.yml", "--extra-vars", variables, check=False)
     assert done.returncode != 0

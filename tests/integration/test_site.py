@@ -4,23 +4,24 @@ import json
 import re
 
 import pytest
-from conftest import ADDRESSES, SITE, VIRTUAL_IP, on, playbook, run
+
+from lab import ADDRESSES, SITE, VIRTUAL_IP, get, on, playbook, run
 
 
-def test_plain_http_is_sent_on_to_https(get):
+def test_plain_http_is_sent_on_to_https():
     answer = get("/guestbook?page=2", scheme="http")
     assert answer.status in (301, 302, 307, 308)
     assert answer.headers["location"] == f"https://{SITE}/guestbook?page=2"
 
 
-def test_static_pages_come_from_both_web_servers(get):
+def test_static_pages_come_from_both_web_servers():
     answers = [get("/") for _ in range(8)]
     assert {answer.status for answer in answers} == {200}
     assert {answer.headers["x-served-by"] for answer in answers} == {"server2", "server3"}
     assert len({answer.body for answer in answers}) == 1
 
 
-def test_the_certificate_is_verified_by_the_private_authority_and_by_nothing_else(get):
+def test_the_certificate_is_verified_by_the_private_authority_and_by_nothing_else():
     with_system_store = run(
         *("docker", "exec", "client", "curl", "--silent", "--resolve", f"{SITE}:443:{VIRTUAL_IP}", f"https://{SITE}/"),
         check=False,
@@ -29,13 +30,20 @@ def test_the_certificate_is_verified_by_the_private_authority_and_by_nothing_els
     assert get("/").status == 200
 
 
-def test_a_row_is_written_to_the_primary_and_read_from_the_replica(get):
+def test_a_row_is_written_to_the_primary_and_read_from_the_replica():
     jar = ("--cookie", "/root/jar", "--cookie-jar", "/root/jar")
     form = get("/guestbook/", *jar)
     token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form.body).group(1)
     sent = get(
         *("/guestbook/", *jar, "--header", f"Referer: https://{SITE}/guestbook/"),
-        *("--data-urlencode", f"csrf_token={token}", "--data-urlencode", "name=Ada", "--data-urlencode", "message=<b>proof</b>"),
+        *(
+            "--data-urlencode",
+            f"csrf_token={token}",
+            "--data-urlencode",
+            "name=Ada",
+            "--data-urlencode",
+            "message=<b>proof</b>",
+        ),
     )
     assert sent.status == 303, sent.body
     page = get("/guestbook/")
@@ -46,7 +54,7 @@ def test_a_row_is_written_to_the_primary_and_read_from_the_replica(get):
     assert "server3" in page.body, "the page does not say that the replica was read"
 
 
-def test_a_form_without_its_token_is_refused(get):
+def test_a_form_without_its_token_is_refused():
     assert get("/guestbook/", "--data", "name=Mallory&message=hello").status in (400, 403)
 
 
@@ -57,7 +65,10 @@ def test_the_replica_refuses_writes():
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_the_application_server_says_that_it_is_well(path):
-    done = on("server2", f"curl --silent --output /dev/null --write-out '%{{http_code}}' http://{ADDRESSES['server4']}:8000{path}")
+    done = on(
+        "server2",
+        f"curl --silent --output /dev/null --write-out '%{{http_code}}' http://{ADDRESSES['server4']}:8000{path}",
+    )
     assert done.stdout == "200"
 
 

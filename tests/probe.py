@@ -11,6 +11,7 @@ request which began in it was answered with 2xx or 3xx. Runs on a server of the 
 import argparse
 import collections
 import concurrent.futures
+import itertools
 import json
 import select
 import socket
@@ -27,7 +28,9 @@ def ask(url, address, context, timeout):
         connection = context.wrap_socket(raw, server_hostname=url.hostname) if url.scheme == "https" else raw
         with connection:
             connection.settimeout(timeout)
-            connection.sendall(f"GET {url.path or '/'} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n".encode())
+            connection.sendall(
+                f"GET {url.path or '/'} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n".encode()
+            )
             head = b""
             while b"\r\n\r\n" not in head:
                 received = connection.recv(65536)
@@ -71,7 +74,7 @@ def probe(url, address, ca, rate, seconds, timeout):
         "statuses": collections.Counter(str(status) for _, status, _ in results),
         "served_by": collections.Counter(server for _, _, server in results if server),
         # The time between two requests is no outage.
-        "outage": round(max(0.0, *(b - a - 1 / rate for a, b in zip(edges, edges[1:]))), 3),
+        "outage": round(max(0.0, *(b - a - 1 / rate for a, b in itertools.pairwise(edges))), 3),
     }
 
 

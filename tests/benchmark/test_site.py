@@ -1,0 +1,80 @@
+"""The time of site.yml on four fresh servers, beside what cannot be avoided, in one run.
+
+The first run stands beside a plain shell script that installs the same packages on the four servers in parallel, and the application's Python
+packages on one of them. The second run, which changes nothing, stands beside `ansible all -m setup`. Replaces the lab, and leaves it up.
+"""
+
+import re
+import subprocess
+import time
+
+import lab
+
+PACKAGES = {
+    "webstack-server1": "haproxy socat keepalived",
+    "webstack-server2": "haproxy socat keepalived nginx",
+    "webstack-server3": "nginx mysql-server python3-pymysql",
+    "webstack-server4": "haproxy socat python3-venv python3-pip mysql-server python3-pymysql",
+}
+INSTALL = """
+export DEBIAN_FRONTEND=noninteractive PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+apt-get update -qq && apt-get install -y -qq --no-install-recommends {packages}
+"""
+APPLICATION = "python3 -m venv /srv/baseline && /srv/baseline/bin/pip install --quiet {packages}"
+
+
+def seconds(function, *arguments, **options):
+    begin = time.monotonic()
+    result = function(*arguments, **options)
+    return time.monotonic() - begin, result
+
+
+def fresh_lab():
+    lab.playbook("molecule/default/destroy.yml")
+    lab.playbook("molecule/default/create.yml")
+
+
+def install_with_a_shell_script():
+    pins = (lab.CHECKOUT / "playbooks/files/guestbook/requirements.txt").read_text()
+    application = APPLICATION.format(packages=" ".join(["gunicorn", *re.findall(r"^[\w-]+==\S+", pins, re.MULTILINE)]))
+    jobs = [
+        subprocess.Popen(
+            [
+                "docker",
+                "exec",
+                name,
+                "sh",
+                "-ec",
+                INSTALL.format(packages=packages) + (application if "venv" in packages else ""),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name, packages in PACKAGES.items()
+    ]
+    assert [job.wait(timeout=600) for job in jobs] == [0] * len(jobs)
+
+
+def count(output):
+    """Say how many tasks were named, and how often one ran on a host."""
+    tasks = len(re.findall("^TASK ", output, re.MULTILINE))
+    executions = sum(map(int, re.findall(r"\bok=(\d+)", output)))
+    return f"{tasks} tasks, {executions} on a host"
+
+
+def test_site(capsys):
+    fresh_lab()
+    script, _ = seconds(install_with_a_shell_script)
+    fresh_lab()
+    first, begun = seconds(lab.playbook, "playbooks/site.yml")
+    facts, _ = seconds(lab.run, "ansible", "--inventory", lab.INVENTORY, "all", "--module-name", "setup", timeout=300)
+    second, repeated = seconds(lab.playbook, "playbooks/site.yml")
+    assert set(re.findall(r"changed=(\d+)", repeated.stdout)) == {"0"}, repeated.stdout
+    with capsys.disabled():
+        print(
+            f"\nfirst run   {first:5.1f} s ({count(begun.stdout)})   shell script {script:5.1f} s   ratio {first / script:4.2f} (aim 2.0)"
+        )
+        print(
+            f"second run  {second:5.1f} s ({count(repeated.stdout)})   facts        {facts:5.1f} s   ratio {second / facts:4.2f} (aim 6.0)"
+        )

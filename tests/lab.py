@@ -1,0 +1,118 @@
+"""The lab from outside: a visitor in a container beside the four servers, and the engine that can kill them."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+INVENTORY = CHECKOUT / "inventory" / "lab"
+SECRETS = CHECKOUT / "inventory" / "lab.secrets"
+SITE = "www.foobar.com"
+VIRTUAL_IP = "172.30.56.10"
+ADDRESSES = {f"server{number}": f"172.30.56.{10 + number}" for number in range(1, 5)}
+CONTAINERS = {"client": "client", **{name: f"webstack-{name}" for name in ADDRESSES}}
+CA = "/root/ca.crt"
+
+
+def run(*command, check=True, timeout=60, **options):
+    """Run a command of the control node and return the finished process, its output as text."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=timeout, cwd=CHECKOUT, **options
+    )
+    assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def on(name, command, **options):
+    """Run a shell command on a server of the lab, or on the client."""
+    return run("docker", "exec", CONTAINERS[name], "sh", "-c", command, **options)
+
+
+def put(name, path, text):
+    """Write a file on a server of the lab, or on the client."""
+    run("docker", "exec", "--interactive", CONTAINERS[name], "sh", "-c", f"cat >{path}", input=text)
+
+
+def playbook(*arguments, inventories=(INVENTORY,), **options):
+    """Run ansible-playbook over the lab."""
+    given = [word for inventory in inventories for word in ("--inventory", str(inventory))]
+    return run("ansible-playbook", *given, *map(str, arguments), timeout=900, **options)
+
+
+def wait_until(question, seconds=60):
+    """Ask until the answer is true and return it; fail after the given time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, (
+            f"{getattr(question, '__name__', question)} did not come true within {seconds} s"
+        )
+        time.sleep(0.3)
+    return answer
+
+
+def holders():
+    """The load balancers that hold the virtual IP now."""
+    return [
+        name
+        for name in ("server1", "server2")
+        if f" {VIRTUAL_IP}/" in on(name, "ip -brief address", check=False).stdout
+    ]
+
+
+def stay_dead(server, unit):
+    """Keep systemd from restarting a service that is killed before anybody has noticed."""
+    directory = f"/run/systemd/system/{unit}.service.d"
+    on(
+        server,
+        f"mkdir -p {directory} && printf '[Service]\\nRestart=no\\n' >{directory}/test.conf && systemctl daemon-reload",
+    )
+
+
+def revive(server, unit):
+    on(server, f"rm -r /run/systemd/system/{unit}.service.d && systemctl daemon-reload && systemctl restart {unit}")
+
+
+def get(path="/", *options, scheme="https", address=VIRTUAL_IP, check=True):
+    """Ask the site as a browser would; returns the status, the headers (lower case) and the body."""
+    port = {"http": 80, "https": 443}[scheme]
+    done = run(
+        *("docker", "exec", "client", "curl", "--silent", "--show-error", "--include", "--max-time", "10", "--http1.1"),
+        *("--cacert", CA, "--resolve", f"{SITE}:{port}:{address}", *options, f"{scheme}://{SITE}{path}"),
+        check=check,
+    )
+    head, _, body = done.stdout.replace("\r", "").partition("\n\n")
+    lines = head.split("\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+    return SimpleNamespace(status=int(lines[0].split()[1]) if head else 0, headers=headers, body=body, head=head)
+
+
+def prepare_client():
+    """Give the client the authority's certificate and the probe."""
+    put("client", CA, (SECRETS / "tls" / "ca.crt").read_text())
+    put("client", "/root/probe.py", (CHECKOUT / "tests" / "probe.py").read_text())
+
+
+class Probe:
+    """tests/probe.py on the client, from the begin of a with block to its end; then `result` is what it printed."""
+
+    def __init__(self, path="/", rate=50):
+        url = f"https://{SITE}{path}"
+        self.command = ("python3", "/root/probe.py", url, "--address", VIRTUAL_IP, "--ca", CA, "--rate", str(rate))
+        self.result = {}
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            ["docker", "exec", "--interactive", "client", *self.command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *_exception):
+        time.sleep(0.5)
+        output, _ = self.process.communicate("stop\n", timeout=90)
+        self.result = json.loads(output)
