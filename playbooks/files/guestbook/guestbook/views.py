@@ -1,0 +1,122 @@
+"""The pages: what a visitor asks for, and what they get."""
+
+import socket
+import unicodedata
+from dataclasses import asdict
+
+from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
+from flask_wtf import FlaskForm
+from werkzeug.wrappers import Response as Answer
+from wtforms import StringField, TextAreaField
+from wtforms.validators import InputRequired, Length, ValidationError
+
+from guestbook import entries
+
+pages = Blueprint("pages", __name__)
+
+
+def tidy(text: str | None) -> str:
+    """Normalise what was typed: composed characters, plain line ends, no space around it."""
+    return unicodedata.normalize("NFC", text or "").replace("\r\n", "\n").strip()
+
+
+def printable(_form: FlaskForm, field: StringField) -> None:
+    """Refuse control characters, and the sign that stands where bytes were not valid UTF-8."""
+    if any(c == "\ufffd" or (unicodedata.category(c) == "Cc" and c != "\n") for c in field.data):
+        raise ValidationError("This has characters that cannot be shown.")
+
+
+def one_line(_form: FlaskForm, field: StringField) -> None:
+    """Refuse line ends."""
+    if "\n" in field.data:
+        raise ValidationError("This has to be one line.")
+
+
+class EntryForm(FlaskForm):
+    """The form to sign with. FlaskForm adds and checks the token that proves that it came from our page."""
+
+    name = StringField(
+        "Your name",
+        filters=[tidy],
+        validators=[
+            InputRequired("Please tell us your name."),
+            Length(max=entries.NAME_CHARACTERS, message="At most %(max)d characters, please."),
+            printable,
+            one_line,
+        ],
+    )
+    message = TextAreaField(
+        "Your message",
+        filters=[tidy],
+        validators=[
+            InputRequired("Please write a line."),
+            Length(max=entries.MESSAGE_CHARACTERS, message="At most %(max)d characters, please."),
+            printable,
+        ],
+    )
+
+
+def servers(database_node: str) -> dict[str, str]:
+    """Name the servers that this request went through."""
+    return {
+        "web": request.headers.get("X-Served-By", "none")[:64],
+        "application": socket.gethostname(),
+        "database": database_node,
+    }
+
+
+def page(form: EntryForm, after: str | None = None) -> str:
+    """Render the guestbook as a node shows it that has seen the transactions `after`."""
+    before = request.args.get("before", type=int)
+    with current_app.config["DATABASE"].reading(after) as connection:
+        return render_template(
+            "guestbook.html",
+            form=form,
+            entries=entries.latest(connection, before),
+            older=before is not None,
+            page_length=entries.PAGE,
+            servers=servers(entries.node(connection)),
+        )
+
+
+@pages.get("/guestbook/")
+def show() -> str:
+    """Show the newest entries, and to the one who has just signed, theirs among them."""
+    return page(EntryForm(), session.pop("after", None))
+
+
+@pages.post("/guestbook/")
+def sign() -> Answer | tuple[str, int]:
+    """Take an entry. The answer is a redirect, so that reloading the page does not sign twice."""
+    form = EntryForm()
+    if not form.validate():
+        return page(form), 422
+    with current_app.config["DATABASE"].write.connection() as connection:
+        entry_id, session["after"] = entries.add(connection, form.name.data, form.message.data)
+    return redirect(url_for(".show", _anchor=f"entry-{entry_id}"), 303)
+
+
+@pages.get("/guestbook/api/entries")
+def api() -> dict:
+    """Give the newest entries and the servers that brought them as JSON. Signing needs the form and its token."""
+    with current_app.config["DATABASE"].reading() as connection:
+        return {
+            "servers": servers(entries.node(connection)),
+            "entries": [
+                asdict(entry) | {"written_at": entry.written_at.isoformat() + "Z"}
+                for entry in entries.latest(connection, request.args.get("before", type=int))
+            ],
+        }
+
+
+@pages.get("/healthz")
+def healthz() -> Response:
+    """Say that the process answers. The database has no part in this: restarting us would not mend it."""
+    return Response("alive\n", mimetype="text/plain")
+
+
+@pages.get("/readyz")
+def readyz() -> tuple[dict[str, str], int]:
+    """Say whether both ways to the database work."""
+    faults = current_app.config["DATABASE"].faults()
+    return {"write": "ok", "read": "ok"} | faults, 503 if faults else 200
