@@ -1,0 +1,159 @@
+"""What the state service of a MySQL node says, and when a restarted primary opens itself again."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[2] / "roles/mysql_server/files/usr/local/libexec/mysql_state.py"
+SPEC = importlib.util.spec_from_file_location("mysql_state", PATH)
+mysql_state = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(mysql_state)
+
+NOW = 1_000_000.0
+NODE = {
+    "super_read_only": 0,
+    "offline_mode": 0,
+    "address": "192.0.2.14",
+    "server_id": 1,
+    "server_uuid": "one",
+    "version": "8.4.0",
+    "gtid_executed": "one:1-7",
+}
+CHANNEL = {
+    "channel": "",
+    "source": "192.0.2.14",
+    "port": 3306,
+    "source_uuid": "one",
+    "receiver": "ON",
+    "receiver_error": 0,
+    "applier": "ON",
+    "applier_error": 0,
+    "heartbeat_interval": 2,
+    "heard": NOW - 1,
+    "queued": 0,
+    "newest": 0,
+    "queueing": 0,
+    "processing": None,
+    "applying": None,
+    "behind": 0,
+}
+
+
+def state(channels=(), **node):
+    return mysql_state.describe({**NODE, **node}, [{**CHANNEL, **channel} for channel in channels], NOW)
+
+
+@pytest.mark.parametrize(
+    ("channel", "seconds"),
+    [
+        pytest.param({}, 0.0, id="idle and connected"),
+        pytest.param({"heard": NOW - 5.9}, 0.0, id="a heartbeat or two are late"),
+        pytest.param({"heard": NOW - 60}, 60.0, id="connected to a source that fell silent"),
+        pytest.param({"heard": 0, "queued": NOW - 3}, 0.0, id="a transaction is as good as a heartbeat"),
+        pytest.param({"heard": NOW - 60, "queued": NOW - 3}, 0.0, id="the latest sign of life counts"),
+        pytest.param({"receiver": "CONNECTING", "heard": NOW - 4}, 4.0, id="disconnected since the last heartbeat"),
+        pytest.param({"receiver": "OFF", "heard": NOW - 400}, 400.0, id="receiver stopped"),
+        pytest.param({"receiver": "CONNECTING", "heard": 0}, None, id="never connected"),
+        pytest.param({"heard": 0}, None, id="connected, nothing heard yet"),
+        pytest.param({"applier": "OFF"}, None, id="applier stopped"),
+        pytest.param({"applier": "OFF", "behind": 1, "newest": NOW}, None, id="applier stopped with work to do"),
+        pytest.param({"behind": 1, "applying": NOW - 7}, 7.0, id="applying"),
+        pytest.param({"behind": 1, "applying": NOW - 7, "processing": NOW - 9}, 9.0, id="the oldest in work counts"),
+        pytest.param({"queueing": NOW - 30, "heard": NOW - 60}, 30.0, id="a long transaction is no silence"),
+        pytest.param({"behind": 1, "newest": NOW - 2}, 2.0, id="received, not begun"),
+        pytest.param(
+            {"receiver": "CONNECTING", "heard": NOW - 9, "applying": NOW - 3}, 9.0, id="disconnected, working"
+        ),
+        pytest.param({"behind": 1, "applying": NOW + 5}, 0.0, id="the source's clock is ahead"),
+    ],
+)
+def test_lag(channel, seconds):
+    assert mysql_state.lag({**CHANNEL, **channel}, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("channels", "node", "role", "writable"),
+    [
+        ([], {}, "primary", True),
+        ([], {"super_read_only": 1}, "fenced", False),
+        ([], {"offline_mode": 1}, "offline", False),
+        ([{}], {"super_read_only": 1}, "replica", False),
+        ([{}], {"super_read_only": 0}, "replica", False),
+    ],
+)
+def test_a_node_is_writable_only_when_it_is_open_and_nobodys_replica(channels, node, role, writable):
+    seen = state(channels, **node)
+    assert (seen["role"], seen["writable"]) == (role, writable)
+
+
+@pytest.mark.parametrize(
+    ("seen", "max_lag", "serves"),
+    [
+        (state(), 0, True),
+        (state([{}]), 0, True),
+        (state([{"applying": NOW - 7}]), 10, True),
+        (state([{"applying": NOW - 7}]), 5, False),
+        (state([{}, {"applying": NOW - 7}]), 5, False),
+        (state([{}, {"applier": "OFF"}]), 1e9, False),
+        (state(super_read_only=1), 1e9, False),
+        (state([{}], offline_mode=1), 1e9, False),
+        (mysql_state.DOWN, 1e9, False),
+        (state([{"applying": NOW - 7}]), float("nan"), False),
+    ],
+)
+def test_reads_are_served_by_nodes_that_are_known_to_be_fresh_enough(seen, max_lag, serves):
+    assert mysql_state.may_read(seen, max_lag) is serves
+
+
+FENCED = state(super_read_only=1)
+FOLLOWS = {**state([{}], super_read_only=1, address="192.0.2.13", server_uuid="two"), "ahead": False}
+
+
+@pytest.mark.parametrize(
+    ("peers", "verdict"),
+    [
+        pytest.param([], "open", id="no peers"),
+        pytest.param([FOLLOWS, FOLLOWS], "open", id="all follow"),
+        pytest.param([FOLLOWS, {**mysql_state.DOWN, "ahead": False}], "wait", id="one does not answer"),
+        pytest.param([{**FOLLOWS, "role": "offline"}], "wait", id="one is offline"),
+        pytest.param([{**FOLLOWS, "sources": [{**CHANNEL, "receiver": "OFF"}]}], "wait", id="a failover has begun"),
+        pytest.param([{**FOLLOWS, "sources": [{**CHANNEL, "receiver": "CONNECTING"}]}], "open", id="one reconnects"),
+        pytest.param([FOLLOWS, {**state(), "ahead": False}], "stay", id="one was promoted"),
+        pytest.param([{**mysql_state.DOWN, "ahead": False}, {**state(), "ahead": False}], "stay", id="no waits for no"),
+        pytest.param([{**FENCED, "ahead": False}], "stay", id="one was promoted and restarted"),
+        pytest.param([{**FOLLOWS, "ahead": True}], "stay", id="one knows more"),
+        pytest.param(
+            [{**FOLLOWS, "sources": [{**CHANNEL, "source": "192.0.2.15", "source_uuid": "three"}]}],
+            "stay",
+            id="one follows another",
+        ),
+        pytest.param(
+            [{**FOLLOWS, "sources": [{**CHANNEL, "source_uuid": ""}]}], "open", id="known by address before it connects"
+        ),
+        pytest.param(
+            [{**FOLLOWS, "sources": [{**CHANNEL, "source": "db.example.com"}]}], "open", id="known by its identity"
+        ),
+    ],
+)
+def test_a_restarted_primary_opens_only_while_everybody_follows_it(peers, verdict):
+    named = {f"http://192.0.2.{number}:9201/": peer for number, peer in enumerate(peers)}
+    assert mysql_state.judge(FENCED, named)[0] == verdict
+
+
+def test_a_replica_never_opens_itself():
+    assert mysql_state.judge(state([{}], super_read_only=1), {})[0] == "stay"
+
+
+def test_many_clients_cost_one_query():
+    class Node:
+        asked = 0
+
+        def state(self):
+            self.asked += 1
+            return mysql_state.DOWN
+
+    node = Node()
+    cache = mysql_state.Cache(node)
+    assert {cache.state()["role"] for _ in range(50)} == {"down"}
+    assert node.asked == 1
