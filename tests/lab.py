@@ -19,7 +19,7 @@ CA = "/root/ca.crt"
 def run(*command, check=True, timeout=60, **options):
     """Run a command of the control node and return the finished process, its output as text."""
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout, cwd=CHECKOUT, **options
+        command, capture_output=True, text=True, check=False, timeout=timeout, **{"cwd": CHECKOUT, **options}
     )
     assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
