@@ -1,6 +1,6 @@
 # Copyright: The foobar.webstack founders
 # SPDX-License-Identifier: MIT
-"""Releases: what a user gives as a directory or an archive, named by its content, so that the same content is deployed once."""
+"""Releases: a directory or an archive, named by its content, so that the same content is deployed once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 def release_files(source: Path, exclude: Iterable[str] = ()) -> Iterator[Path]:
     """Yield the files below a directory in a fixed order, without those that have an excluded name in their path.
 
-    A link to a file counts as the file. A link to a directory raises ValueError: it might lead anywhere, or in a circle.
+    A link to a file counts as the file. A link to a directory raises ValueError: it might lead in a circle.
     """
     excluded = frozenset(exclude)
     for directory, directories, files in os.walk(source):

@@ -1,0 +1,205 @@
+"""Who answers at the virtual IPs, as a client on their network sees it."""
+
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import testinfra
+
+PROJECT = Path(__file__).parents[3]
+SCENARIO = PROJECT / "molecule/keepalived"
+BLUE, GREEN = "172.30.58.101", "172.30.58.102"
+FIRST, SECOND = "keepalived-lb1", "keepalived-lb2"
+HOME = {BLUE: FIRST, GREEN: SECOND}
+
+
+def run(host, command):
+    return testinfra.get_host(f"docker://{host}").check_output(command)
+
+
+def holder(address):
+    """Name the host that answers at an address, if one does within a moment."""
+    try:
+        with urllib.request.urlopen(f"http://{address}:8404/", timeout=0.5) as response:
+            return response.read().decode()
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def wait_for(expected, seconds=40):
+    """Wait until each address is answered by its host; keepalived's own timers are much shorter than the limit."""
+    limit = time.monotonic() + seconds
+    while (found := {address: holder(address) for address in expected}) != expected:
+        assert time.monotonic() < limit, f"expected {expected}, found {found}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def client(address):
+    """Ask the address 50 times a second meanwhile, and tell how many requests failed."""
+    answers, stop = [], threading.Event()
+
+    def ask():
+        while not stop.wait(0.02):
+            answers.append(holder(address))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        thread.join()
+
+
+def converge(**variables):
+    """Apply the role again with other variables."""
+    return subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            f"--inventory={SCENARIO}/inventory",
+            f"--extra-vars={json.dumps(variables)}",
+            SCENARIO / "converge.yml",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _home():
+    """Begin and end each test with both virtual IPs at home."""
+    wait_for(HOME)
+    yield
+    wait_for(HOME)
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        ("systemctl stop edge", "systemctl start edge"),
+        ("systemctl kill --signal STOP edge", "systemctl kill --signal CONT edge"),
+        ("touch /run/unhealthy", "rm /run/unhealthy"),
+        ("systemctl stop keepalived", "systemctl start keepalived"),
+    ],
+    ids=["service stopped", "service hangs", "service says that it is unhealthy", "keepalived stopped"],
+)
+def test_a_virtual_ip_leaves_a_host_that_cannot_serve_it_and_comes_home(fault, remedy):
+    run(FIRST, fault)
+    try:
+        wait_for({BLUE: SECOND, GREEN: SECOND})
+    finally:
+        run(FIRST, remedy)
+    wait_for(HOME)
+
+
+@pytest.mark.parametrize(("fault", "remedy"), [("pause", "unpause"), ("kill", "start")])
+def test_a_virtual_ip_leaves_a_host_that_died_and_comes_home(fault, remedy):
+    subprocess.run(["docker", fault, FIRST], check=True, capture_output=True)
+    try:
+        wait_for({BLUE: SECOND, GREEN: SECOND})
+    finally:
+        subprocess.run(["docker", remedy, FIRST], check=True, capture_output=True)
+    wait_for(HOME)
+
+
+def test_one_failed_check_moves_nothing():
+    with client(BLUE) as answers:
+        for _ in range(6):
+            run(FIRST, "touch /run/unhealthy; sleep 0.25; rm /run/unhealthy")
+            time.sleep(1.3)
+    assert set(answers) == {FIRST}
+
+
+def test_a_drain_moves_the_virtual_ip_unseen_and_lasts_until_it_is_ended():
+    with client(BLUE) as answers:
+        run(FIRST, "echo -100 > /etc/keepalived/drain")
+        wait_for({BLUE: SECOND, GREEN: SECOND})
+        for command in ["reload", "restart"]:
+            run(FIRST, f"systemctl {command} keepalived")
+            time.sleep(6)
+            assert (holder(BLUE), holder(GREEN)) == (SECOND, SECOND)
+        run(FIRST, "echo 0 > /etc/keepalived/drain")
+        wait_for(HOME)
+    assert answers.count(None) <= 2
+
+
+def test_a_drained_host_serves_when_nobody_else_does():
+    run(FIRST, "echo -100 > /etc/keepalived/drain")
+    try:
+        wait_for({BLUE: SECOND, GREEN: SECOND})
+        run(SECOND, "systemctl stop keepalived")
+        wait_for({BLUE: FIRST, GREEN: FIRST})
+    finally:
+        run(SECOND, "systemctl start keepalived")
+        run(FIRST, "echo 0 > /etc/keepalived/drain")
+
+
+def test_a_changed_setting_is_applied_without_a_failed_request():
+    processes = {host: run(host, "pgrep -o keepalived") for host in HOME.values()}
+    try:
+        with client(BLUE) as answers:
+            changed = converge(keepalived_garp_refresh=30)
+            time.sleep(4)
+        assert changed.returncode == 0, changed.stdout
+        assert "garp_master_refresh 30" in run(FIRST, "cat /etc/keepalived/keepalived.conf")
+        assert set(answers) == {FIRST}
+        assert processes == {host: run(host, "pgrep -o keepalived") for host in HOME.values()}
+    finally:
+        assert converge().returncode == 0
+
+
+def instance(**changes):
+    return {
+        "name": "blue",
+        "virtual_router_id": 51,
+        "priority": 250,
+        "virtual_ips": ["172.30.58.101/24"],
+        "source": "{{ webstack_address }}",
+        "peers": ["172.30.58.13"],
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"keepalived_config": "no_such_keyword 1"}, "Unknown keyword 'no_such_keyword'"),
+        ({"keepalived_advert_interval": 50}, "keepalived_advert_interval is 50: VRRP version 3 allows 0.01 to 40.95"),
+        ({"keepalived_instances": [instance(virtual_router_id="x")]}, "virtual_router_id"),
+        ({"keepalived_instances": [instance(virtual_router_id=256)]}, "blue: virtual_router_id 256 is not within 1 to"),
+        ({"keepalived_instances": [instance(priority=255)]}, "blue: priority 255 is not within 1 to 254"),
+        ({"keepalived_instances": [instance(virtual_ips=["172.30.58.101"])]}, "write it as 192.0.2.10/24"),
+        ({"keepalived_instances": [instance(virtual_ips=["172.30.58.999/24"])]}, "parsed invalid IP 172.30.58.999"),
+        ({"keepalived_instances": [instance(peers=["{{ webstack_address }}"])]}, "is among its own peers"),
+        (
+            {"keepalived_instances": [instance(source="192.0.2.1")]},
+            "no interface of this host has the source 192.0.2.1",
+        ),
+        ({"keepalived_instances": [instance(interface="eth9")]}, "interface eth9 for vrrp_instance blue doesn't exist"),
+        (
+            {"keepalived_instances": [instance(), instance(name="green", virtual_ips=["172.30.58.102/24"])]},
+            "virtual_router_id 51 stands there more than once",
+        ),
+        (
+            {"keepalived_instances": [instance(), instance(name="green", virtual_router_id=52)]},
+            "virtual IP 172.30.58.101/24 stands there more than once",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_and_the_virtual_ips_stay(variables, message):
+    before = run(FIRST, "cat /etc/keepalived/keepalived.conf")
+    refused = converge(**variables)
+    assert refused.returncode == 2
+    assert message in refused.stdout
+    assert run(FIRST, "cat /etc/keepalived/keepalived.conf") == before
+    assert {address: holder(address) for address in HOME} == HOME

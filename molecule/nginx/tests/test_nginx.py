@@ -1,0 +1,326 @@
+"""nginx as its clients see it: a browser behind the load balancer, somebody who goes around it, and the application."""
+
+import gzip
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import testinfra
+
+PROJECT = Path(__file__).parents[3]
+SCENARIO = PROJECT / "molecule/nginx"
+WEB = {"nginx-web1": "172.30.59.11", "nginx-web2": "172.30.59.12"}
+APPLICATION = testinfra.get_host("docker://nginx-app")
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "object-src 'none'",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def request(web, path="/", method="GET", body=None, **headers):
+    """Ask as the load balancer does; header names are written with underscores."""
+    connection = http.client.HTTPConnection(WEB[web], 8080, timeout=10)
+    headers = {"Host": "www.foobar.com"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, headers)
+    response = connection.getresponse()
+    response.content = response.read()
+    connection.close()
+    return response
+
+
+def converge(**variables):
+    """Apply the role again with other variables."""
+    return subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            f"--inventory={SCENARIO}/inventory",
+            f"--extra-vars={json.dumps(variables)}",
+            SCENARIO / "converge.yml",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def received(port):
+    """Count the requests that an application server got, by method."""
+    return Counter(json.loads(APPLICATION.check_output(f"curl -s http://127.0.0.1:{port}/app/received")))
+
+
+def forget_failures():
+    """Have nginx use an application server that failed, which it would leave alone for 5 seconds."""
+    for web in WEB:
+        testinfra.get_host(f"docker://{web}").check_output("systemctl reload nginx")
+    time.sleep(1)
+
+
+@pytest.fixture(params=WEB)
+def web(request):
+    return request.param
+
+
+@pytest.fixture
+def application():
+    """Leave both application servers running, answering and in use by nginx."""
+    yield APPLICATION
+    APPLICATION.check_output("rm -f /run/hang-up-*; systemctl start app@8001 app@8002")
+    forget_failures()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/", 200), ("/about", 301), ("/missing", 404), ("/app/x", 200), ("/nginx-health", 200)]
+)
+def test_every_response_has_the_security_headers_and_names_its_server(web, path, status):
+    response = request(web, path)
+    assert response.status == status
+    expected = SECURITY_HEADERS | ({"Referrer-Policy": "no-referrer"} if path == "/app/x" else {})
+    assert {name: response.headers.get_all(name) for name in expected} == {n: [v] for n, v in expected.items()}
+    assert response.headers.get_all("X-Served-By") == [web]
+    assert response.headers["Server"] == "nginx"
+
+
+def test_a_redirect_does_not_lead_around_the_load_balancer(web):
+    assert request(web, "/about").headers["Location"] == "/about/"
+
+
+def test_hidden_files_are_not_served(web):
+    assert request(web, "/.htpasswd").status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/", "no-cache"),
+        ("/css/site.css", "public, max-age=3600"),
+        ("/css/site.3f9c2a71.css", "public, max-age=31536000, immutable"),
+        ("/css/site-20260101.css", "public, max-age=3600"),
+        ("/css/missing.3f9c2a71.css", None),
+        ("/app/x.css", None),
+    ],
+)
+def test_browsers_keep_files_by_their_kind_and_only_what_exists(web, path, policy):
+    assert request(web, path).headers["Cache-Control"] == policy
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(web):
+    tag = request(web).headers["ETag"]
+    response = request(web, If_None_Match=tag)
+    assert (response.status, response.content) == (304, b"")
+
+
+def test_both_servers_give_a_file_the_same_tag():
+    assert len({request(web).headers["ETag"] for web in WEB}) == 1
+
+
+def test_files_are_compressed_but_never_a_page_with_secrets(web):
+    plain = request(web, "/css/site.css").content
+    response = request(web, "/css/site.css", Accept_Encoding="gzip")
+    assert gzip.decompress(response.content) == plain
+    assert len(response.content) < len(plain) / 2
+    page = request(web, f"/app/{'x' * 2000}", Accept_Encoding="gzip")
+    assert "Content-Encoding" not in page.headers
+
+
+def test_another_name_is_refused_but_its_health_check_is_answered(web):
+    assert request(web, Host="evil.example").status == 421
+    assert request(web, "/nginx-health", Host="10.0.0.1").content == b"ok\n"
+
+
+def test_connection_counts_are_for_the_server_itself(web):
+    inside = testinfra.get_host(f"docker://{web}")
+    assert "Active connections" in inside.check_output("curl -s http://127.0.0.1:8081/nginx-status")
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection(WEB[web], 8081, timeout=10).request("GET", "/nginx-status")
+    assert request(web, "/nginx-status").status == 404
+
+
+def test_the_distributions_default_site_is_not_served(web):
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection(WEB[web], 80, timeout=10).request("GET", "/")
+
+
+def test_the_application_learns_from_the_load_balancer_who_asks(web):
+    response = request(
+        web,
+        "/app/x?y=1",
+        X_Forwarded_For="198.51.100.66, 203.0.113.7",
+        X_Forwarded_Proto="https",
+        X_Request_ID="trace-0123456789",
+        X_Forwarded_Host="evil.example",
+        Proxy="evil.example",
+    )
+    told = json.loads(response.content)
+    assert told["path"] == "/app/x?y=1"
+    assert told["headers"] | {"Accept-Encoding": ""} == {
+        "Accept-Encoding": "",
+        "Host": "www.foobar.com",
+        # What the visitor claimed before the load balancer added an address is not passed on.
+        "X-Forwarded-For": "203.0.113.7",
+        "X-Forwarded-Host": "www.foobar.com",
+        "X-Forwarded-Proto": "https",
+        "X-Real-IP": "203.0.113.7",
+        "X-Request-ID": "trace-0123456789",
+    }
+    assert response.headers["X-Request-ID"] == "trace-0123456789"
+    log = testinfra.get_host(f"docker://{web}").check_output("tail -n 1 /var/log/nginx/access.log")
+    entry = json.loads(log)
+    assert (entry["client"], entry["proxy"], entry["request_id"]) == ("203.0.113.7", "172.30.59.1", "trace-0123456789")
+    assert float(entry["upstream_seconds"]) < 10
+
+
+def test_somebody_who_goes_around_the_load_balancer_is_not_believed(web):
+    told = json.loads(
+        APPLICATION.check_output(
+            "curl -s -H 'Host: www.foobar.com' -H 'X-Forwarded-For: 203.0.113.7' -H 'X-Forwarded-Proto: https' "
+            "-H 'X-Request-ID: trace-0123456789' http://%s:8080/app/x",
+            WEB[web],
+        )
+    )["headers"]
+    assert (told["X-Forwarded-For"], told["X-Real-IP"]) == ("172.30.59.31", "172.30.59.31")
+    assert told["X-Forwarded-Proto"] == "http"
+    assert told["X-Request-ID"] != "trace-0123456789"
+
+
+def test_a_body_over_the_limit_never_reaches_the_application(web):
+    before = received(8001) + received(8002)
+    assert request(web, "/app/x", "POST", b"x" * 1_100_000).status == 413
+    assert received(8001) + received(8002) == before
+
+
+def test_an_application_server_that_is_gone_fails_no_request(web, application):
+    application.check_output("systemctl stop app@8001")
+    assert {request(web, "/app/x", method).status for method in ["GET", "POST"] * 5} == {200}
+
+
+def test_a_request_is_repeated_only_where_that_is_safe(web, application):
+    application.check_output("touch /run/hang-up-8001")
+    before = received(8001) + received(8002)
+    # A POST that reached a server may have been acted on: it fails, and no second server gets it.
+    statuses = Counter(request(web, "/app/x", "POST", b"a=1").status for _ in range(4))
+    assert statuses[503] >= 1
+    assert statuses[200] + statuses[503] == 4
+    assert (received(8001) + received(8002) - before)["POST"] == 4
+    forget_failures()
+    failed = received(8001)["GET"]
+    assert {request(web, "/app/x").status for _ in range(4)} == {200}
+    assert received(8001)["GET"] > failed
+
+
+def test_without_an_application_the_files_stay_and_the_visitor_is_asked_for_patience(web, application):
+    application.check_output("systemctl stop app@8001 app@8002")
+    response = request(web, "/app/x")
+    assert response.status == 503
+    assert b"<h1>Back in a moment</h1>" in response.content
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["Retry-After"] == "5"
+    assert response.headers["Cache-Control"] is None
+    assert {name: response.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    assert request(web).status == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"nginx_server_config": "no_such_directive on;"}, "no_such_directive"),
+        ({"nginx_listen_port": 8081}, "give the status another port"),
+        ({"nginx_listen_port": 70000}, "nginx_listen_port is 70000: a TCP port is 1 to 65535"),
+        ({"nginx_listen_port": "http"}, "nginx_listen_port"),
+        ({"nginx_application_paths": ["app"]}, "app is not the beginning of a path: write it as /api"),
+        (
+            {"nginx_application_servers": [{"name": "one", "address": "172.30.59.31"}]},
+            "missing required arguments: port",
+        ),
+        (
+            {"nginx_application_servers": [{"name": n, "address": "172.30.59.31", "port": 8001} for n in "ab"]},
+            "a and b have the same address and port",
+        ),
+        ({"nginx_static_keep_releases": 0}, "at least 1"),
+        ({"nginx_static_source": "/nowhere"}, "no directory or archive '/nowhere'"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_what_was_served_stays(variables, message):
+    run = converge(**variables)
+    assert run.returncode == 2
+    assert message in run.stdout
+    for web in WEB:
+        assert request(web).status == 200
+        testinfra.get_host(f"docker://{web}").check_output("nginx -t -q && systemctl reload nginx")
+        assert request(web).status == 200
+
+
+def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(tmp_path):
+    seen = {web: Counter() for web in WEB}
+    stop = threading.Event()
+
+    def browse(web):
+        while not stop.is_set():
+            response = request(web)
+            seen[web][response.status, response.content.strip()] += 1
+            time.sleep(0.01)
+
+    visitors = [threading.Thread(target=browse, args=(web,)) for web in WEB]
+    first = request("nginx-web1").content
+    for visitor in visitors:
+        visitor.start()
+    try:
+        for release in ["second", "third"]:
+            (tmp_path / "index.html").write_text(release)
+            run = converge(nginx_static_source=str(tmp_path))
+            assert run.returncode == 0, run.stdout
+            time.sleep(0.2)
+    finally:
+        stop.set()
+        for visitor in visitors:
+            visitor.join()
+    for web, counts in seen.items():
+        assert set(counts) == {(200, first.strip()), (200, b"second"), (200, b"third")}
+        assert request(web, "/css/site.css").status == 404
+        releases = testinfra.get_host(f"docker://{web}").check_output("ls /var/www/site/releases").split()
+        assert len(releases) == 2
+
+    # An archive is as good as a directory, and the content that was served before is served again.
+    archive = tmp_path / "site.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", SCENARIO / "files/site", "."], check=True)
+    for source in [archive, SCENARIO / "files/site"]:
+        run = converge(nginx_static_source=str(source))
+        assert run.returncode == 0, run.stdout
+        assert {request(web).content for web in WEB} == {first}
+    run = converge()
+    assert "changed=0" in run.stdout.split("nginx-web1")[-1]
+
+
+def test_what_is_not_configured_is_not_there():
+    """Without names, an application or trusted proxies: a plain server of files, whatever it is called."""
+    try:
+        run = converge(nginx_server_names=[], nginx_application_servers=[], nginx_trusted_proxies=[])
+        assert run.returncode == 0, run.stdout
+        for web in WEB:
+            assert request(web, Host="10.0.0.1").status == 200
+            assert request(web, "/app/x").status == 404
+    finally:
+        assert converge().returncode == 0
+
+
+def test_with_the_root_as_its_path_the_application_gets_what_no_file_answers():
+    try:
+        run = converge(nginx_application_paths=["/"])
+        assert run.returncode == 0, run.stdout
+        for web in WEB:
+            assert b"the first release" in request(web).content
+            assert json.loads(request(web, "/anything?x=1").content)["path"] == "/anything?x=1"
+            assert request(web, "/.htpasswd").status == 404
+    finally:
+        assert converge().returncode == 0
