@@ -17,12 +17,12 @@ from jinja2.runtime import Undefined
 def build(
     groups: Mapping[str, Iterable[str]],
     hostvars: HostVars,
+    site: Any,
     services: Any = None,
     virtual_ips: Any = None,
-    site: Any = None,
 ) -> dict[str, Any]:
     names = dict.fromkeys(host for members in groups.values() for host in members)
-    result = topology.build(groups, {name: _variables(hostvars, name) for name in names}, services, virtual_ips, site)
+    result = topology.build(groups, {name: _variables(hostvars, name) for name in names}, site, services, virtual_ips)
     # A fault may quote a template, which ansible-core 2.18 would run again.
     return dict(result, faults=wrap_var(result["faults"]))
 

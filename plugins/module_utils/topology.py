@@ -134,17 +134,17 @@ _DNS_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")  # RFC 1123, se
 def build(
     groups: Mapping[str, Iterable[str]],
     hosts: Mapping[str, Mapping[str, Any]],
+    site: Any,
     services: Any = None,
     virtual_ips: Any = None,
-    site: Any = None,
 ) -> dict[str, Any]:
     """Resolve the catalogue of services against an inventory.
 
     groups:       group name -> its hosts, those of its children included, in the inventory's order
     hosts:        host name -> its variables, of which HOST_VARIABLES are read
+    site:         the DNS name of the site
     services:     the user's services, merged over CATALOGUE
-    virtual_ips:  addresses with their network's prefix length, such as 172.30.56.10/24
-    site:         the DNS name of the site, checked only
+    virtual_ips:  addresses with their network's prefix length, such as 192.0.2.10/24
 
     Returns a dictionary that JSON can carry:
 
@@ -165,7 +165,7 @@ def build(
     faults        [{host, variable, value, message, remedy}]; host is null where the fault is no single host's
     """
     faults = _Faults()
-    if site is not None and not (isinstance(site, str) and _DNS_NAME.fullmatch(site)):
+    if not (isinstance(site, str) and _DNS_NAME.fullmatch(site)):
         faults.add(None, "webstack_site", site, "This is not a DNS name.", "Write it as www.foobar.com.")
         site = None
     catalogue = _services(services, groups, faults)
@@ -542,13 +542,15 @@ def _virtual_ips(
 ) -> list[str]:
     """The virtual IPs that the load balancers can hold."""
     variable = "webstack_virtual_ips"
-    remedy = "Write addresses with the prefix length of their network, such as [172.30.56.10/24]."
+    remedy = "Write addresses with the prefix length of their network, such as [192.0.2.10/24]."
     if given is None:
         return []
     if not isinstance(given, (list, tuple)):
         faults.add(None, variable, given, "This is not a list.", remedy)
         return []
-    owners = {box["address"]: name for name, box in boxes.items() if box["address"]}
+    owners: dict[Any, str] = {}
+    for name, box in boxes.items():
+        owners.setdefault(box["address"], name)
     holders = [name for name in members.get(BALANCERS, ()) if boxes[name]["address"]]
     vips: dict[Any, str] = {}
     for value in given:

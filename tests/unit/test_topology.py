@@ -24,7 +24,7 @@ def build(groups=None, hosts=None, services=None, virtual_ips=("192.0.2.10/24",)
     merged = copy.deepcopy(HOSTS)
     for host, variables in (hosts or {}).items():
         merged.setdefault(host, {}).update(variables)
-    return topology.build({**GROUPS, **(groups or {})}, merged, services, virtual_ips, site)
+    return topology.build({**GROUPS, **(groups or {})}, merged, site, services, virtual_ips)
 
 
 def edges(result, host, direction):
@@ -50,8 +50,22 @@ def test_the_four_servers_have_no_fault_and_one_single_point_of_failure():
 def test_a_backend_is_ready_for_haproxy():
     backends = build(hosts={"server3": {"webstack_weight": 50}})["backends"]
     assert backends["web"] == [
-        {"name": "server2", "address": "192.0.2.12", "port": 8080, "weight": 100, "cookie": "server2", "check_port": 8080},
-        {"name": "server3", "address": "192.0.2.13", "port": 8080, "weight": 50, "cookie": "server3", "check_port": 8080},
+        {
+            "name": "server2",
+            "address": "192.0.2.12",
+            "port": 8080,
+            "weight": 100,
+            "cookie": "server2",
+            "check_port": 8080,
+        },
+        {
+            "name": "server3",
+            "address": "192.0.2.13",
+            "port": 8080,
+            "weight": 50,
+            "cookie": "server3",
+            "check_port": 8080,
+        },
     ]
 
 
@@ -318,6 +332,7 @@ FAULTS = {
         (None, "webstack_virtual_ips", 250),
     ),
     "site is no DNS name": ({"site": "www foobar com"}, (None, "webstack_site", "www foobar com")),
+    "site is missing": ({"site": None}, (None, "webstack_site", None)),
     "services are a list": ({"services": ["cache"]}, (None, "webstack_services", "['cache']")),
     "service is a number": ({"services": {"cache": 6379}}, (None, "webstack_services.cache", 6379)),
     "service has a bad name": ({"services": {"My Cache": {}}}, (None, "webstack_services.My Cache", "My Cache")),
@@ -466,14 +481,14 @@ def explode():
 
 def test_the_filter_reads_no_variable_that_it_does_not_need():
     hosts = {host: dict(variables, password=explode, ansible_host=explode) for host, variables in HOSTS.items()}
-    assert filters.build(GROUPS, HostVars(hosts), virtual_ips=["192.0.2.10/24"])["faults"] == []
+    assert filters.build(GROUPS, HostVars(hosts), "www.foobar.com", virtual_ips=["192.0.2.10/24"])["faults"] == []
 
 
 @pytest.mark.parametrize("template", [explode, Undefined])
 @pytest.mark.parametrize("variable", ["webstack_address", "webstack_weight", "webstack_zone", "mysql_server_id"])
 def test_a_template_that_cannot_be_resolved_is_a_fault_of_its_host(template, variable):
     hosts = {**HOSTS, "server3": {**HOSTS["server3"], variable: template}}
-    faults = filters.build(GROUPS, HostVars(hosts), virtual_ips=["192.0.2.10/24"])["faults"]
+    faults = filters.build(GROUPS, HostVars(hosts), "www.foobar.com", virtual_ips=["192.0.2.10/24"])["faults"]
     assert [(fault["host"], fault["variable"], fault["value"]) for fault in faults] == [
         ("server3", variable, "{{ raw }}")
     ]

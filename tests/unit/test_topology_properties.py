@@ -74,9 +74,9 @@ virtual_ips = (
 
 
 @settings(max_examples=200, deadline=None)
-@given(groups, hosts, services, virtual_ips, or_yaml(["www.foobar.com", "-"]))
-def test_any_inventory_gives_a_printable_topology(groups, hosts, services, virtual_ips, site):
-    arguments = (groups, hosts, services, virtual_ips, site)
+@given(groups, hosts, or_yaml(["www.foobar.com", "-"]), services, virtual_ips)
+def test_any_inventory_gives_a_printable_topology(groups, hosts, site, services, virtual_ips):
+    arguments = (groups, hosts, site, services, virtual_ips)
     before = copy.deepcopy(arguments)
     result = topology.build(*arguments)
     text = json.dumps(result, allow_nan=False)
@@ -112,7 +112,7 @@ def stack(webservers=2, balancers=2, appservers=1, replicas=1, vips=1):
     hosts = {
         name: {"webstack_address": f"10.0.{number // 250}.{number % 250 + 1}"} for number, name in enumerate(names)
     }
-    return groups, hosts, None, [f"10.0.255.{number + 1}/16" for number in range(vips)], "www.foobar.com"
+    return groups, hosts, "www.foobar.com", None, [f"10.0.255.{number + 1}/16" for number in range(vips)]
 
 
 sizes = st.builds(
