@@ -12,7 +12,6 @@ SECRETS = CHECKOUT / "inventory" / "lab.secrets"
 SITE = "www.foobar.com"
 VIRTUAL_IP = "172.30.56.10"
 ADDRESSES = {f"server{number}": f"172.30.56.{10 + number}" for number in range(1, 5)}
-CONTAINERS = {"client": "client", **{name: f"webstack-{name}" for name in ADDRESSES}}
 CA = "/root/ca.crt"
 
 
@@ -27,12 +26,12 @@ def run(*command, check=True, timeout=60, **options):
 
 def on(name, command, **options):
     """Run a shell command on a server of the lab, or on the client."""
-    return run("docker", "exec", CONTAINERS[name], "sh", "-c", command, **options)
+    return run("docker", "exec", f"webstack-{name}", "sh", "-c", command, **options)
 
 
 def put(name, path, text):
     """Write a file on a server of the lab, or on the client."""
-    run("docker", "exec", "--interactive", CONTAINERS[name], "sh", "-c", f"cat >{path}", input=text)
+    run("docker", "exec", "--interactive", f"webstack-{name}", "sh", "-c", f"cat >{path}", input=text)
 
 
 def playbook(*arguments, inventories=(INVENTORY,), **options):
@@ -78,7 +77,18 @@ def get(path="/", *options, scheme="https", address=VIRTUAL_IP, check=True):
     """Ask the site as a browser would; returns the status, the headers (lower case) and the body."""
     port = {"http": 80, "https": 443}[scheme]
     done = run(
-        *("docker", "exec", "client", "curl", "--silent", "--show-error", "--include", "--max-time", "10", "--http1.1"),
+        *(
+            "docker",
+            "exec",
+            "webstack-client",
+            "curl",
+            "--silent",
+            "--show-error",
+            "--include",
+            "--max-time",
+            "10",
+            "--http1.1",
+        ),
         *("--cacert", CA, "--resolve", f"{SITE}:{port}:{address}", *options, f"{scheme}://{SITE}{path}"),
         check=check,
     )
@@ -104,7 +114,7 @@ class Probe:
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            ["docker", "exec", "--interactive", "client", *self.command],
+            ["docker", "exec", "--interactive", "webstack-client", *self.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

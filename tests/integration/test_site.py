@@ -23,7 +23,16 @@ def test_static_pages_come_from_both_web_servers():
 
 def test_the_certificate_is_verified_by_the_private_authority_and_by_nothing_else():
     with_system_store = run(
-        *("docker", "exec", "client", "curl", "--silent", "--resolve", f"{SITE}:443:{VIRTUAL_IP}", f"https://{SITE}/"),
+        *(
+            "docker",
+            "exec",
+            "webstack-client",
+            "curl",
+            "--silent",
+            "--resolve",
+            f"{SITE}:443:{VIRTUAL_IP}",
+            f"https://{SITE}/",
+        ),
         check=False,
     )
     assert with_system_store.returncode == 60
