@@ -1,0 +1,160 @@
+"""One MySQL node, alone: closed to writes, refusing bad settings, and telling the truth about itself."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+testinfra_hosts = ["docker://mysql-server-sid"]
+
+SCENARIO = Path(__file__).parents[1]
+ADDRESS = "172.30.63.11"
+STATE = f"http://{ADDRESS}:9201"
+
+
+def apply_role(**variables):
+    """Apply the role to the node with other variables; return the process that did."""
+    command = ["ansible-playbook", f"--inventory={SCENARIO}/inventory", "--limit=mysql-server-sid"]
+    command += [f"--extra-vars={json.dumps(variables)}", f"{SCENARIO}/converge.yml"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def ask(path):
+    """Return status and body of an answer of the state service."""
+    try:
+        with urllib.request.urlopen(STATE + path, timeout=5) as answer:  # noqa: S310
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def eventually(expected, probe, seconds=30):
+    until = time.monotonic() + seconds
+    while (seen := probe()) != expected and time.monotonic() < until:
+        time.sleep(0.2)
+    assert seen == expected
+
+
+def uptime(host):
+    return int(host.check_output("mysql -Nse \"SHOW STATUS LIKE 'Uptime'\" | cut -f2"))
+
+
+def test_a_node_starts_closed_to_writes_even_for_root(host):
+    host.run_expect([0], "systemctl restart mysql")
+    assert "--super-read-only" in host.run("mysql -e 'CREATE DATABASE x'").stderr
+    eventually("fenced", lambda: ask("/")[1]["role"])
+    assert ask("/write")[0] == 503
+    assert ask("/read?max_lag=1000000")[0] == 503
+
+
+def test_nothing_of_the_role_counts_as_a_transaction(host):
+    assert host.check_output("mysql -Nse 'SELECT @@gtid_executed'") == ""
+
+
+@pytest.mark.parametrize("port", [33060, 33062])
+def test_other_ports_of_mysqld_are_closed(host, port):
+    assert not host.socket(f"tcp://{ADDRESS}:{port}").is_listening
+    assert not host.socket(f"tcp://127.0.0.1:{port}").is_listening
+
+
+def test_root_comes_by_socket_only(host):
+    assert host.check_output("mysql -Nse 'SELECT CURRENT_USER()'") == "root@localhost"
+    assert host.run(f"mysql --host={ADDRESS} --user=root -e 'SELECT 1'").failed
+    assert host.run("mysql --host=127.0.0.1 --user=root -e 'SELECT 1'").failed
+    assert host.run("runuser -u www-data -- mysql --user=root -e 'SELECT 1'").failed
+
+
+def test_nobody_is_let_in_without_a_name_or_a_proof(host):
+    open_accounts = """
+        SELECT user, host FROM mysql.user
+        WHERE user = '' OR (plugin <> 'auth_socket' AND authentication_string = '' AND account_locked = 'N')
+    """
+    assert host.check_output(f'mysql -Nse "{open_accounts}"') == ""
+
+
+def test_the_state_service_can_read_nothing_but_the_state(host):
+    assert host.check_output("ps -o user= -p $(systemctl show -P MainPID mysql-state)") == "mysqlstate"
+
+    def permitted(statement):
+        return host.run("runuser -u mysqlstate -- mysql --user=mysqlstate -e %s", statement).rc == 0
+
+    assert permitted("SELECT COUNT(*) FROM performance_schema.replication_connection_status")
+    assert not permitted("SELECT * FROM mysql.user")
+    assert not permitted("SET GLOBAL super_read_only = OFF")
+
+
+def test_the_state_service_answers_at_once_when_mysqld_hangs(host):
+    host.run_expect([0], "pkill -STOP -x mysqld")
+    try:
+        start = time.monotonic()
+        assert ask("/write")[0] == ask("/read")[0] == ask("/")[0] == 503
+        assert time.monotonic() - start < 4
+    finally:
+        host.run_expect([0], "pkill -CONT -x mysqld")
+    eventually(200, lambda: ask("/")[0])
+
+
+def test_the_state_service_says_that_mysqld_is_down_and_comes_back_with_it(host):
+    host.run_expect([0], "systemctl stop mysql")
+    try:
+        assert ask("/")[1]["role"] == "down"
+        assert ask("/write")[0] == ask("/read")[0] == ask("/")[0] == 503
+    finally:
+        host.run_expect([0], "systemctl start mysql")
+    eventually("fenced", lambda: ask("/")[1]["role"])
+
+
+def test_the_state_service_is_held_up_by_mysqld(host):
+    host.run("systemctl stop mysql-state")
+    eventually(True, lambda: host.service("mysql-state").is_running)
+
+
+def test_a_setting_that_mysqld_does_not_know_is_refused_and_the_old_ones_serve_on(host):
+    before = uptime(host)
+    result = apply_role(mysql_server_settings={"max_connections": 77, "no_such_setting": 1})
+    assert result.returncode
+    assert "unknown variable 'no_such_setting=1'" in result.stdout
+    assert uptime(host) >= before
+    assert "no_such_setting" not in host.file("/etc/mysql/mysql.conf.d/zz-webstack.cnf").content_string
+    host.run_expect([0], "systemctl restart mysql")
+    assert host.check_output("mysql -Nse 'SELECT @@max_connections'") != "77"
+
+
+@pytest.mark.parametrize(
+    ("variables", "refusal"),
+    [
+        ({"mysql_server_id": 0}, "mysql_server_id: 0 is not between 1 and 4294967295"),
+        ({"mysql_server_id": "one"}, "unable to convert to int"),
+        ({"mysql_server_address": "172.30.63.99"}, "not for mysql_server_address 172.30.63.99"),
+        (
+            {"mysql_server_settings": {"max_connections": "5\nskip-grant-tables"}},
+            "mysql_server_settings: max_connections",
+        ),
+        ({"mysql_server_settings": {"[client]": "x"}}, "mysql_server_settings: [client]"),
+        ({"mysql_server_settings": ["max_connections"]}, "cannot be converted to a dict"),
+        ({"mysql_server_tls": {"ca": "x", "certificate": "y"}}, "missing required arguments: private_key"),
+        ({"mysql_server_repository": {"name": "mysql"}}, "required together"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_changes(variables, refusal):
+    result = apply_role(**variables)
+    assert result.returncode
+    assert refusal in " ".join(result.stdout.split())
+    assert "changed=0" in result.stdout
+
+
+def test_a_key_of_another_certificate_is_refused():
+    scratch = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    files = {"ca": "ca.crt", "certificate": "node.crt", "private_key": "ca.key"}
+    tls = {name: (scratch / "tls" / file).read_text() for name, file in files.items()}
+    result = apply_role(mysql_server_tls=tls)
+    assert "the private key does not belong to the certificate" in " ".join(result.stdout.split())
+
+
+def test_a_client_of_mariadb_cannot_push_the_server_out(host):
+    assert host.run("apt-get install --simulate --yes python3-mysqldb").failed
