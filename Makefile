@@ -32,7 +32,7 @@ shell: ## Open a shell in a server: make shell HOST=server3.
 
 .PHONY: demo-stop
 demo-stop: ## Remove the four servers and all that they hold.
-	@$(LAB) molecule/default/destroy.yml
+	@$(LAB) --inventory molecule/default/inventory molecule/default/destroy.yml
 
 .PHONY: test
 test: ## Run everything that proves the project (about 40 minutes).
