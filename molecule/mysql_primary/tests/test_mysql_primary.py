@@ -44,17 +44,25 @@ def login(node, account, statement="SELECT 1", options="--ssl-mode=VERIFY_IDENTI
 
 
 def ask(node, path):
-    """Return the status of an answer of the node's state service."""
+    """Return status and body of an answer of the node's state service."""
     try:
         with urllib.request.urlopen(f"http://{ADDRESS[node]}:9201{path}", timeout=5) as answer:
-            return answer.status
+            return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, json.load(error)
 
 
 def uses(node):
     """Return what the node may be used for: (writes, reads 5 seconds old at most)."""
-    return ask(node, "/write") == 200, ask(node, "/read?max_lag=5") == 200
+    return ask(node, "/write")[0] == 200, ask(node, "/read?max_lag=5")[0] == 200
+
+
+def role(node):
+    return ask(node, "/")[1]["role"]
+
+
+def process(node):
+    return node.run("pidof mysqld").stdout.strip()
 
 
 def eventually(expected, probe, seconds=60):
