@@ -204,8 +204,6 @@ def host_flows(topology: Mapping[str, Any], host: str) -> dict[str, list[dict[st
     own = boxes[host]["groups"] if host in boxes else []
     incoming, outgoing = [], []
     for name, service in topology["services"].items():
-        if service["address"] == "loopback":
-            continue
         if service["tier"] in own:
             names = dict.fromkeys(client for group in service["clients"] for client in groups.get(group, ()))
             clients = [
@@ -291,7 +289,7 @@ def mermaid(topology: Mapping[str, Any]) -> str:
         lines.append(f'    v{number}{{{{"{vip}"}}}}')
     for name, box in boxes.items():
         text = "<br/>".join([name, box["address"] or "no address", ", ".join(box["groups"])])
-        lines.append('    {}["{}"]'.format(ids[name], text.replace('"', "#quot;")))
+        lines.append(f'    {ids[name]}["{text}"]')
     for (client, target), labels in arrows.items():
         lines.append('    {} -->|"{}"| {}'.format(ids[client], ", ".join(labels), ids[target]))
     for name, instances in topology["vrrp"].items():

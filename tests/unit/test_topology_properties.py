@@ -4,6 +4,8 @@ import copy
 import datetime
 import json
 import sys
+import time
+import timeit
 
 import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils import topology
@@ -211,6 +213,16 @@ def operations(function, *arguments):
 def test_ten_times_the_hosts_cost_ten_times_the_work(function):
     few, many = (operations(function, *stack(webservers=count)) for count in (300, 3000))
     assert 8 < many / few < 10.5
+
+
+def test_ten_times_the_hosts_cost_far_from_a_hundred_times_the_time():
+    """Sees the work inside of one call too, such as a search through a list."""
+
+    def seconds(count):
+        stack_of = stack(webservers=count)
+        return min(timeit.repeat(lambda: topology.build(*stack_of), number=1, repeat=5, timer=time.process_time))
+
+    assert seconds(5000) / seconds(500) < 30
 
 
 def test_the_flows_of_one_host_cost_what_they_are():
