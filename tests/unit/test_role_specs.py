@@ -59,7 +59,7 @@ def test_every_variable_begins_with_the_name_of_its_role(role):
 
 def test_the_readme_begins_with_what_the_role_does(role):
     title, first, *_rest = (role / "README.md").read_text(encoding="utf-8").split("\n\n")
-    assert title == f"# {role.name}"
+    assert title in (f"# {role.name}", f"# foobar.webstack.{role.name}")
     assert first.strip()
     assert first[0] not in "#`|<![", "the first paragraph is a sentence"
 
