@@ -9,9 +9,11 @@ GUESTBOOK_WRITE_PASSWORD  the password of the user in GUESTBOOK_WRITE_URL
 GUESTBOOK_READ_PASSWORD   the password of the user in GUESTBOOK_READ_URL
 GUESTBOOK_DB_TLS_NAME     the name that every node's certificate carries, whatever address it was reached at
 GUESTBOOK_DB_CA           the certificate authority of the nodes: PEM text, or the path of a PEM file
+GUESTBOOK_SERVER_NAME     what this application server calls itself on the page; without it, the host's name
 """
 
 import os
+import socket
 from collections.abc import Mapping
 
 from flask import Flask, Response, render_template
@@ -44,6 +46,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
         SESSION_COOKIE_SECURE=True,
         MAX_CONTENT_LENGTH=16 * 1024,
         SEND_FILE_MAX_AGE_DEFAULT=300,
+        SERVER_LABEL=environment.get("GUESTBOOK_SERVER_NAME") or socket.gethostname(),
         DATABASE=Database.from_environment(environment),
     )
     app.register_blueprint(views.pages)

@@ -1,6 +1,5 @@
 """The pages: what a visitor asks for, and what they get."""
 
-import socket
 import unicodedata
 from dataclasses import asdict
 
@@ -8,7 +7,7 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from flask_wtf import FlaskForm
 from werkzeug.wrappers import Response as Answer
 from wtforms import StringField, TextAreaField
-from wtforms.validators import InputRequired, Length, ValidationError
+from wtforms.validators import DataRequired, Length, ValidationError
 
 from guestbook import entries
 
@@ -39,7 +38,7 @@ class EntryForm(FlaskForm):
         "Your name",
         filters=[tidy],
         validators=[
-            InputRequired("Please tell us your name."),
+            DataRequired("Please tell us your name."),
             Length(max=entries.NAME_CHARACTERS, message="At most %(max)d characters, please."),
             printable,
             one_line,
@@ -49,7 +48,7 @@ class EntryForm(FlaskForm):
         "Your message",
         filters=[tidy],
         validators=[
-            InputRequired("Please write a line."),
+            DataRequired("Please write a line."),
             Length(max=entries.MESSAGE_CHARACTERS, message="At most %(max)d characters, please."),
             printable,
         ],
@@ -60,7 +59,7 @@ def servers(database_node: str) -> dict[str, str]:
     """Name the servers that this request went through."""
     return {
         "web": request.headers.get("X-Served-By", "none")[:64],
-        "application": socket.gethostname(),
+        "application": current_app.config["SERVER_LABEL"],
         "database": database_node,
     }
 
@@ -90,7 +89,7 @@ def sign() -> Answer | tuple[str, int]:
     """Take an entry. The answer is a redirect, so that reloading the page does not sign twice."""
     form = EntryForm()
     if not form.validate():
-        return page(form), 422
+        return page(form), 400 if form.csrf_token.errors else 422
     with current_app.config["DATABASE"].write.connection() as connection:
         entry_id, session["after"] = entries.add(connection, form.name.data, form.message.data)
     return redirect(url_for(".show", _anchor=f"entry-{entry_id}"), 303)

@@ -1,0 +1,319 @@
+"""The role, seen from outside: what answers, what is refused, and who can read what."""
+
+import http.client
+import json
+import shutil
+import subprocess
+import threading
+import time
+import zipfile
+from collections import Counter
+
+import pytest
+
+ADDRESS = "172.30.60.11"
+APPLICATIONS = {"gunicorn-app1": ADDRESS, "gunicorn-app2": "172.30.60.12"}
+PASSWORD = "it's \"s3cret\" $HOME `id` \\ #1"
+
+testinfra_hosts = ["ansible://applications"]
+
+
+def hello(address=ADDRESS, port=8001):
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    try:
+        connection.request("GET", "/")
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def releases(host):
+    return set(host.run("ls /srv/hello/releases").stdout.split())
+
+
+def in_service(host):
+    return host.run("readlink /srv/hello/current").stdout.strip().removeprefix("releases/")
+
+
+@pytest.fixture
+def app1():
+    import testinfra
+
+    return testinfra.get_host("docker://gunicorn-app1")
+
+
+@pytest.fixture
+def put_back(deploy):
+    """Put the first release back into service after a test that has deployed another one."""
+    yield
+    done = deploy()
+    assert done.returncode == 0, done.stdout
+    assert hello()["version"] == 1
+
+
+def address(host):
+    return APPLICATIONS[host.backend.get_hostname()]
+
+
+# What runs
+
+
+def test_settings_and_secrets_arrive_as_they_were_given(host):
+    answer = hello(address(host))
+    assert answer["greeting"] == "say \"hello\" to 100% of $HOME \\ 'all'"
+    assert answer["password"] == PASSWORD
+
+
+def test_the_application_can_do_no_more_than_it_has_to(host):
+    assert hello(address(host))["can"] == {
+        "change its code": False,
+        "read the file of its secrets": False,
+        "see other processes": False,
+        "write to /tmp": True,
+    }
+    assert not host.file("/tmp/hello").exists
+
+
+def test_systemd_finds_little_to_fault_in_the_sandbox(host):
+    found = host.run("systemd-analyze security --no-pager guestbook.service").stdout.splitlines()[-1]
+    assert float(found.split(":")[1].split()[0]) <= 1.5, found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cat /etc/gunicorn/hello.env",
+        "systemctl show hello.service hello.socket",
+        "systemctl cat hello.service hello.socket",
+        "ps auxeww",
+        "cat /proc/[0-9]*/environ",
+        "journalctl --unit hello.service",
+        "grep --recursive s3cret /srv /etc /run /var/log /tmp",
+    ],
+)
+def test_nobody_else_learns_the_secrets(host, command):
+    seen = host.run(f"setpriv --reuid nobody --regid nogroup --clear-groups sh -c {json.dumps(command)} 2>&1").stdout
+    assert "s3cret" not in seen
+
+
+@pytest.mark.parametrize("command", ["systemctl show hello.service", "ps auxww", "journalctl --boot"])
+def test_not_even_root_meets_the_secrets_by_chance(host, command):
+    assert "s3cret" not in host.run(command).stdout
+
+
+def test_nothing_of_a_check_remains(host):
+    assert host.run("systemctl list-units --all --plain --no-legend '*-next*'").stdout == ""
+    assert host.run("ls -d /run/*-next* /run/systemd/system/*-next*").stdout == ""
+
+
+def test_the_application_comes_back_when_it_is_killed_and_when_the_host_starts(host):
+    for unit in ("hello.service", "hello.socket"):
+        assert host.run(f"systemctl is-enabled {unit}").stdout.strip() == "enabled"
+    host.run("systemctl kill --signal=KILL hello.service")
+    assert hello(address(host))["version"] == 1
+
+
+# A new release
+
+
+class Visitors:
+    """Requests one after another from several visitors, each on a new connection, until the block ends."""
+
+    def __init__(self):
+        self.versions, self.failures = Counter(), []
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.visit) for _ in range(4)]
+
+    def visit(self):
+        while not self.stop.is_set():
+            try:
+                self.versions[hello()["version"]] += 1
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.failures.append(error)
+            time.sleep(0.01)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_new_release_takes_over_without_a_failed_request_and_the_old_one_comes_back(deploy, source, app1):
+    first = in_service(app1)
+    with Visitors() as visitors:
+        done = deploy(gunicorn_source=str(source(2)))
+        assert done.returncode == 0, done.stdout
+        assert hello()["version"] == 2
+        assert first in releases(app1)
+
+        done = deploy(gunicorn_release=first)
+        assert done.returncode == 0, done.stdout
+        assert hello()["version"] == 1
+    assert visitors.failures == []
+    assert set(visitors.versions) == {1, 2}
+    assert in_service(app1) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"prefix": "import nothing_like_it\n"}, "No module named 'nothing_like_it'", id="it does not start"),
+        pytest.param({"variables": {"gunicorn_health_path": "/healthz", "gunicorn_environment": {"GREETING": "not ready"}}},
+                     "503", id="it is not ready"),
+        pytest.param({"variables": {"gunicorn_release_command": "python -c 'raise SystemExit(\"no such table\")'"}},
+                     "no such table", id="its release command fails"),
+        pytest.param({"variables": {"gunicorn_pip_install": ["./nothing-like-it"]}}, "nothing-like-it", id="its packages do not install"),
+    ],
+)
+def test_a_release_that_is_not_well_is_refused_and_the_old_one_keeps_serving(deploy, source, app1, change, said):
+    before = in_service(app1), releases(app1), app1.run("systemctl show --property=MainPID hello.service; systemctl cat hello").stdout
+    done = deploy(gunicorn_source=str(source(3, prefix=change.get("prefix", ""))), **change.get("variables", {}))
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert hello()["version"] == 1
+    after = in_service(app1), releases(app1), app1.run("systemctl show --property=MainPID hello.service; systemctl cat hello").stdout
+    assert after == before
+    test_nothing_of_a_check_remains(app1)
+
+
+def test_a_setting_that_breaks_the_application_is_refused_again_and_again(deploy, app1):
+    settings = {"GREETING": "not ready"}
+    for _ in range(2):
+        assert deploy(gunicorn_environment=settings).returncode != 0
+        assert hello()["greeting"].startswith("say")
+    assert "not ready" not in app1.file("/etc/systemd/system/hello.service").content_string
+
+
+def test_a_new_secret_reaches_the_application_without_a_new_release(deploy, app1, put_back):
+    before = in_service(app1)
+    with Visitors() as visitors:
+        assert deploy(gunicorn_secrets={"PASSWORD": "another"}).returncode == 0
+    assert hello()["password"] == "another"
+    assert in_service(app1) == before
+    assert visitors.failures == []
+
+
+def test_another_port_is_opened_and_the_old_one_closed(deploy, put_back):
+    assert deploy(gunicorn_port=8002).returncode == 0
+    assert hello(port=8002)["version"] == 1
+    with pytest.raises(ConnectionRefusedError):
+        hello(port=8001)
+
+
+def test_only_so_many_old_releases_are_kept(deploy, source, app1, put_back):
+    for version in (11, 12, 13):
+        assert deploy(gunicorn_source=str(source(version)), gunicorn_keep_releases=1).returncode == 0
+    assert hello()["version"] == 13
+    assert len(releases(app1)) == 2
+
+
+def test_a_release_that_is_gone_is_refused_by_name(deploy):
+    done = deploy(gunicorn_release="0123456789ab")
+    assert done.returncode != 0
+    assert "0123456789ab" in done.stdout
+    assert hello()["version"] == 1
+
+
+# Where a release comes from
+
+
+def archive(directory):
+    return shutil.make_archive(str(directory), "gztar", directory.parent, directory.name)
+
+
+def wheel(directory):
+    path = directory.parent / "hello-21-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as package:
+        package.write(directory / "hello.py", "hello.py")
+        package.writestr("hello-21.dist-info/METADATA", "Metadata-Version: 2.1\nName: hello\nVersion: 21\n")
+        package.writestr("hello-21.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        package.writestr("hello-21.dist-info/RECORD", "")
+    return str(path)
+
+
+def repository(directory):
+    def git(*command):
+        identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+        return subprocess.run(["git", *identity, *command], cwd=directory, check=True, capture_output=True, text=True).stdout
+
+    git("init", "--initial-branch=trunk")
+    git("add", ".")
+    git("commit", "--message=one")
+    git("tag", "--annotate", "--message=tag", "v21")
+    return f"file://{directory}", git("rev-parse", "HEAD").strip()
+
+
+def test_an_archive_is_deployed(deploy, source, put_back):
+    directory = source(21)
+    done = deploy(gunicorn_source=archive(directory), gunicorn_subdirectory=directory.name)
+    assert done.returncode == 0, done.stdout
+    assert hello()["version"] == 21
+
+
+def test_a_wheel_is_deployed(deploy, source, put_back):
+    done = deploy(gunicorn_source=wheel(source(21)))
+    assert done.returncode == 0, done.stdout
+    assert hello()["version"] == 21
+
+
+def test_a_branch_a_tag_and_a_commit_are_deployed_and_the_branch_is_followed(deploy, source, app1, put_back):
+    directory = source(21)
+    url, commit = repository(directory)
+    seen = []
+    for version in ("trunk", commit):
+        done = deploy(gunicorn_source=url, gunicorn_version=version)
+        assert done.returncode == 0, done.stdout
+        assert hello()["version"] == 21
+        seen.append(in_service(app1))
+    assert seen[0] == seen[1], "the same commit is the same release"
+    done = deploy(gunicorn_source=url, gunicorn_version="v21")
+    assert done.returncode == 0, done.stdout
+    (directory / "hello.py").write_text((directory / "hello.py").read_text().replace("VERSION = 21", "VERSION = 22"))
+    subprocess.run(
+        ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--all", "--message=two"],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+    )
+    done = deploy(gunicorn_source=url, gunicorn_version="trunk")
+    assert done.returncode == 0, done.stdout
+    assert hello()["version"] == 22
+
+
+# What is refused before anything changes
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"gunicorn_name": "Hello World"}, "gunicorn_name: Hello World"),
+        ({"gunicorn_name": "dbus"}, "gunicorn_name: dbus"),
+        ({"gunicorn_port": "eighty"}, "gunicorn_port"),
+        ({"gunicorn_port": 80000}, "gunicorn_port: 80000"),
+        ({"gunicorn_workers": 0}, "gunicorn_workers: 0"),
+        ({"gunicorn_threads": []}, "gunicorn_threads"),
+        ({"gunicorn_environment": ["A=1"]}, "gunicorn_environment"),
+        ({"gunicorn_environment": {"PASSWORD": "x"}}, "PASSWORD is in gunicorn_secrets too"),
+        ({"gunicorn_environment": {"MY-NAME": "x"}}, "MY-NAME"),
+        ({"gunicorn_secrets": {"PASSWORD": ""}}, "PASSWORD is empty"),
+        ({"gunicorn_source": "https://example.org/hello.git"}, "gunicorn_version"),
+        ({"gunicorn_source": "no-such-directory"}, "no-such-directory"),
+        ({"gunicorn_subdirectory": "../elsewhere"}, "../elsewhere"),
+        ({"gunicorn_release": "latest"}, "gunicorn_release: latest"),
+        ({"gunicorn_readiness_path": "readyz"}, "gunicorn_readiness_path: readyz"),
+        ({"gunicorn_release_command": "one\ntwo"}, "gunicorn_release_command"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name_and_the_old_release_keeps_serving(deploy, app1, variables, said):
+    before = app1.run("systemctl show --property=MainPID hello.service").stdout
+    done = deploy(**variables)
+    assert done.returncode != 0
+    assert said in done.stdout.replace("''", "'")
+    assert "changed=0" in done.stdout
+    assert hello()["version"] == 1
+    assert app1.run("systemctl show --property=MainPID hello.service").stdout == before
