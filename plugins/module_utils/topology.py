@@ -159,8 +159,8 @@ def build(
     certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
     peers         [{name, address, port}], the load balancers that share their stick tables
-    replication   {primary, replicas, server_ids: {host: id}, write_pool: [server], read_pool: [server]}; a server is as
-                  in backends, with backup
+    replication   {primary, replicas, server_ids: {host: id}, state_urls: {host: URL}, write_pool: [server],
+                  read_pool: [server]}; a server is as in backends, with backup
     spofs         [{tier, kind: host or zone, name, services, remedy}], what the stack does not survive the loss of
     faults        [{host, variable, value, message, remedy}]; host is null where the fault is no single host's
     """
@@ -779,9 +779,14 @@ def _replication(
         "primary": primary,
         "replicas": list(members.get("mysql_replicas", [])),
         "server_ids": ids,
+        "state_urls": {server["name"]: _url(server["address"], server["check_port"]) for server in pool},
         "write_pool": pool,
         "read_pool": readers + [dict(server, backup=bool(readers)) for server in writers],
     }
+
+
+def _url(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _spofs(

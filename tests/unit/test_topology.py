@@ -210,6 +210,14 @@ def test_a_shipped_service_changes_key_by_key_and_can_be_taken_out():
     assert "haproxy_status" not in result["services"]
 
 
+def test_a_database_is_asked_for_its_state_at_its_own_address():
+    result = build(hosts={"server3": {"webstack_address": "2001:db8::13"}})
+    assert result["replication"]["state_urls"] == {
+        "server4": "http://192.0.2.14:9201",
+        "server3": "http://[2001:db8::13]:9201",
+    }
+
+
 def test_a_tier_whose_services_are_taken_out_may_be_empty():
     services = {
         name: {"enabled": False}
@@ -224,6 +232,7 @@ def test_a_tier_whose_services_are_taken_out_may_be_empty():
         "primary": None,
         "replicas": [],
         "server_ids": {},
+        "state_urls": {},
         "write_pool": [],
         "read_pool": [],
     }
