@@ -122,9 +122,7 @@ def wanted_privileges(wanted: dict, known: frozenset, literal: bool = False) -> 
             or (match["database"] == "*" and match["object"] != "*")
             or (match["kind"] and "*" in match["object"])
         ):
-            raise ValueError(
-                f"{key!r} is not a level: write *.*, database.*, database.table or PROCEDURE database.name"
-            )
+            raise ValueError(f"{key!r} is no level: write *.*, database.*, database.table or PROCEDURE database.name")
         database, thing = _unquote(match["database"]), _unquote(match["object"])
         if thing == "*" and database != "*" and not literal:
             database = re.sub(r"([_%])", r"\\\1", database)
@@ -147,8 +145,11 @@ def grant_statements(have: dict, want: dict) -> list[str]:
     for verb, preposition, base, goal in (("GRANT", "TO", have, want), ("REVOKE", "FROM", want, have)):
         for level in sorted(goal):
             missing = goal[level] - base.get(level, frozenset())
-            if missing:
-                statements.append(f"{verb} {', '.join(sorted(missing))} ON {level_name(level)} {preposition}")
+            # REVOKE takes every privilege together with GRANT OPTION for REVOKE ALL, which empties the other levels, too.
+            apart = {"GRANT OPTION"} if verb == "REVOKE" else frozenset()
+            for names in (missing - apart, missing & apart):
+                if names:
+                    statements.append(f"{verb} {', '.join(sorted(names))} ON {level_name(level)} {preposition}")
     # Dynamic privileges, the ones with an underscore, keep a GRANT OPTION that is revoked alone: they are given anew.
     have_global, want_global = (privileges.get(GLOBAL, frozenset()) for privileges in (have, want))
     again = ", ".join(sorted(name for name in have_global & want_global if "_" in name))

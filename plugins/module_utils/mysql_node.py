@@ -85,8 +85,8 @@ def read_node(server: mysql.Server) -> dict:
 def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
     """See mysql_replication for the shape. Any account may read these variables. The source is read after the node, so
     that what the node applied in between does not look errant; ``server``, the node's, does the arithmetic."""
-    context = mysql.tls(want["source_ssl_ca"], want["source_ssl_verify"])
     try:
+        context = mysql.tls(want["source_ssl_ca"], want["source_ssl_verify"])
         there = mysql.Server(
             host=want["source_host"],
             port=want["source_port"],

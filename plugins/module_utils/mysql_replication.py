@@ -36,12 +36,11 @@ ALWAYS = {"auto_position": True, "ssl": True, "connect_retry": 5, "retry_count":
 UNREACHABLE = (2002, 2003, 2005, 2013, 1129, 1130, 1040)
 
 REMEDIES = {
-    "unreachable": "Is the source running, its bind_address right, and the port open to this host?",
-    "auth_failed": "Does the account exist on the source for this host, and is source_password its password?",
+    "unreachable": "The source must run, listen on that address, and its port be open to this host.",
+    "auth_failed": "source_user must exist on the source for this host's address, and source_password be its password.",
     "tls_failed": "source_ssl_ca must have signed the source's certificate, which must carry source_host as name or "
     "address; the account must not be met without TLS.",
-    "applier_broken": "Mend what stops the applier and start it, or let the node be copied anew with "
-    "allow_destroy=true.",
+    "applier_broken": "Mend what stops the applier, or leave out that transaction, and start it.",
     "purged": "The source no longer keeps the binary logs that this node lacks.",
     "errant": "Save those transactions (mysqlbinlog --include-gtids) and apply them to the source if they are wanted.",
     "connecting": "The replica connects without end; see the server's error log.",
@@ -140,7 +139,8 @@ def explain(state: str, node: dict, source: dict | None, want: dict) -> str:
         found = f"MySQL error {channel['io_errno']}: {channel['io_error']}"
     elif state == "purged":
         found = f"the source has purged {source['purged']}."
-    return " ".join(part for part in (f"{state}: source {_where(want)}:", found, REMEDIES.get(state, "")) if part)
+    sentences = [part.rstrip(".") + "." for part in (found, REMEDIES.get(state, "")) if part]
+    return " ".join([f"{state}: source {_where(want)}:", *sentences])
 
 
 def _seed(why: str, node: dict, source: dict, want: dict) -> list[str]:
@@ -189,8 +189,8 @@ def plan_replica(state: str, node: dict, source: dict, want: dict) -> list[str]:
         )
     if state == "primary" and not fresh(node, source):
         raise Refusal(
-            f"{state}: this node accepts writes and has data (databases: {', '.join(node['databases']) or 'none'}): it may "
-            "be the primary of now. If it is not, SET GLOBAL super_read_only=ON on it and run again."
+            f"{state}: this node accepts writes and has data (databases: {', '.join(node['databases']) or 'none'}): "
+            "it may be the primary of now. If it is not, SET GLOBAL super_read_only=ON on it and run again."
         )
     if source["errant"]:
         return fence + _seed(explain("errant", node, source, want), node, source, want)
