@@ -9,12 +9,16 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
-testinfra_hosts = ["docker://mysql-server-sid"]
+import testinfra
 
 SCENARIO = Path(__file__).parents[1]
 ADDRESS = "172.30.63.11"
 STATE = f"http://{ADDRESS}:9201"
+
+
+@pytest.fixture
+def host():
+    return testinfra.get_host("docker://mysql-server-sid")
 
 
 def apply_role(**variables):
