@@ -58,6 +58,10 @@ attributes:
   diff_mode:
     description: Shows each file that changes, but for the text of secret ones.
     support: full
+  platform:
+    description: Works on hosts with POSIX file permissions.
+    support: full
+    platforms: posix
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
 """
