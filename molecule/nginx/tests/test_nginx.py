@@ -173,6 +173,7 @@ def test_the_application_learns_from_the_load_balancer_who_asks(web):
         "X-Forwarded-Proto": "https",
         "X-Real-IP": "203.0.113.7",
         "X-Request-ID": "trace-0123456789",
+        "X-Served-By": web,
     }
     assert response.headers["X-Request-ID"] == "trace-0123456789"
     log = testinfra.get_host(f"docker://{web}").check_output("tail -n 1 /var/log/nginx/access.log")
