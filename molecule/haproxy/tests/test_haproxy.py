@@ -1,0 +1,2 @@
+def test_x(host):
+    assert host.file("/etc/debian_version").exists
