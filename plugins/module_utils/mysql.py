@@ -21,6 +21,7 @@ except ImportError:
 
 OLDEST = (8, 4)
 CONNECT_TIMEOUT = 10  # seconds
+LOCK_TIMEOUT = 60  # seconds
 LOGIN = {
     "login_unix_socket": {"type": "path", "default": "/run/mysqld/mysqld.sock"},
     "login_user": {"type": "str", "default": "root"},
@@ -56,8 +57,8 @@ class Server:
             self._connection = pymysql.connect(cursorclass=pymysql.cursors.DictCursor, **where)
         except (pymysql.MySQLError, OSError) as error:
             raise MySQLError.of(error) from error
-        # How SHOW GRANTS quotes names depends on both.
-        self.query("SET SESSION sql_mode = '', sql_quote_show_create = 1")
+        # How SHOW GRANTS quotes names depends on the first two. The default of the third is a year.
+        self.query(f"SET SESSION sql_mode = '', sql_quote_show_create = 1, lock_wait_timeout = {LOCK_TIMEOUT}")
 
     def query(self, statement: str, arguments: tuple | None = None) -> list[dict]:
         try:
@@ -79,13 +80,15 @@ class Server:
 
 
 def tls(ca: str | None, verify: bool) -> ssl.SSLContext:
-    """A context that accepts what mysqld accepts: the chain up to ``ca``, and the name or address if ``verify``.
+    """A context that accepts what mysqld accepts: the chain up to ``ca`` if given, the name or address if ``verify``.
 
     Python 3.13 and later also want key usage extensions of a CA (RFC 5280, 4.2.1.3); mysqld does not.
     """
     context = ssl.create_default_context(cafile=ca)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.check_hostname = verify
+    if not (ca or verify):
+        context.verify_mode = ssl.CERT_NONE
     return context
 
 
@@ -106,8 +109,8 @@ def unsupported(version: str) -> str | None:
 
 
 def not_installed_yet(module) -> bool:
-    """True in check mode on a host where an earlier task would have installed and started the server."""
-    return module.check_mode and not os.path.exists(module.params["login_unix_socket"])
+    """True in check mode on a host where an earlier task would have installed PyMySQL and started the server."""
+    return module.check_mode and (pymysql is None or not os.path.exists(module.params["login_unix_socket"]))
 
 
 def connect_locally(module) -> Server:

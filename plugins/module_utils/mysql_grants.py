@@ -30,8 +30,9 @@ _GRANT = re.compile(
 )
 _PRIVILEGE = re.compile(rf"\s*(?P<name>[A-Za-z_ ]+?)\s*(?:\((?P<columns>(?:[^`)]|{_QUOTED})+)\))?\s*(?:,|$)")
 _COLUMN = re.compile(rf"\s*({_QUOTED}|[^`,\s]+)\s*(?:,|$)")
+_NAME = rf"\*|(?!`\*`){_QUOTED}|[^`.*\s]+"
 _LEVEL = re.compile(
-    rf"(?:(?P<kind>PROCEDURE|FUNCTION|LIBRARY)\s+)?(?P<database>\*|{_QUOTED}|[^`.*\s]+)\.(?P<object>\*|{_QUOTED}|[^`.*\s]+)"
+    rf"(?:(?P<kind>PROCEDURE|FUNCTION|LIBRARY)\s+)?(?P<database>{_NAME})\.(?P<object>{_NAME})", re.IGNORECASE
 )
 
 
@@ -116,6 +117,8 @@ def wanted_privileges(wanted: dict, known: frozenset, literal: bool = False) -> 
     """
     privileges: dict = {}
     for key, names in wanted.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{key}: {names!r} is not a list of privileges")
         match = _LEVEL.fullmatch(key.strip())
         if (
             not match
@@ -126,7 +129,7 @@ def wanted_privileges(wanted: dict, known: frozenset, literal: bool = False) -> 
         database, thing = _unquote(match["database"]), _unquote(match["object"])
         if thing == "*" and database != "*" and not literal:
             database = re.sub(r"([_%])", r"\\\1", database)
-        level = (match["kind"] or "", database, thing)
+        level = ((match["kind"] or "").upper(), database, thing)
         try:
             found = _privileges(",".join(names), level, known, strict=True)
         except ValueError as error:

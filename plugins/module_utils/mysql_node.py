@@ -93,6 +93,7 @@ def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
             user=want["source_user"],
             password=want["source_password"],
             ssl=context,
+            read_timeout=mysql.CONNECT_TIMEOUT,
         )
         try:
             source = there.row(SOURCE)

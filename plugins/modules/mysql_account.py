@@ -217,8 +217,10 @@ def main():
     if wrong:
         module.fail_json(msg=" ".join(wrong))
     if mysql.not_installed_yet(module):
-        present = [label(entry) for entry in accounts if entry["state"] == "present"]
-        module.exit_json(changed=bool(present), accounts={who: ["CREATE USER"] for who in present})
+        seen = ("plugin", "require_ssl", "privileges")
+        new = {label(entry): {key: entry[key] for key in seen} for entry in accounts if entry["state"] == "present"}
+        diff = {"before": dict.fromkeys(new), "after": new}
+        module.exit_json(changed=bool(new), accounts={who: [f"CREATE USER {who}"] for who in new}, diff=diff)
     server = mysql.connect_locally(module)
     try:
         todo, diff = plan(server, accounts)

@@ -79,7 +79,9 @@ options:
     choices: [auto, clone, never]
     default: auto
   allow_destroy:
-    description: Let the seeding replace the databases and transactions of this node where nothing less mends it.
+    description:
+      - Let the seeding replace the databases and transactions of this node where nothing less mends it.
+      - Accounts do not count as data. Seeding always replaces them by the source's.
     type: bool
     default: false
   max_lag:
@@ -143,7 +145,7 @@ state_before:
   type: str
   sample: unconfigured
 state_after:
-  description: What it is now, or would be in check mode.
+  description: What it is now, or would be in check mode. V(unknown) where an action failed.
   returned: always
   type: str
   sample: running
@@ -308,6 +310,7 @@ def main():
     except Refusal as refusal:
         module.fail_json(msg=str(refusal), **result)
     except mysql.MySQLError as error:
+        result["state_after"] = "unknown"
         done = f" after {', '.join(result['actions'])}" if result["actions"] else ""
         module.fail_json(msg=f"{error}{done}", **result)
     if want["state"] == "replica" and state not in RUNNING:
