@@ -1,3 +1,6 @@
+# -*- coding: utf-8 -*-
+# Copyright (c) The foobar.webstack founders
+# SPDX-License-Identifier: MIT
 """What the variables of the role haproxy must satisfy together, beyond the type of each."""
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ def faults(
 ) -> list[str]:
     """Return one sentence for each fault: variable, value given, right form. An empty list is a usable configuration.
 
-    The arguments are the role's variables, already of the types in its argument_specs; metrics is {address, port}.
-    Private keys are never quoted.
+    The arguments are the role's variables, which its argument_specs have checked; metrics is {address, port}.
+    A number or a boolean may still be text, as ansible-core 2.18 makes of a template. Private keys are never quoted.
     """
     return [
         *_name_faults("haproxy_frontends", frontends),
@@ -60,9 +63,8 @@ def _address_faults(
     listeners += [(f"haproxy_frontends[{f['name']}].bind[{i}]", b) for f in frontends for i, b in enumerate(f["bind"])]
     owners: dict[tuple[str, int], str] = {}
     for where, listener in listeners:
-        address, port = listener.get("address", "*"), listener.get("port", PEERS_PORT)
-        if not 1 <= port <= 65535:
-            yield f"{where} has port {port}: use 1 to 65535"
+        address, port = listener.get("address", "*"), int(listener.get("port", PEERS_PORT))
+        yield from _port_faults(f"{where} has port", port)
         address = "*" if address == "0.0.0.0" else address  # noqa: S104
         owner = owners.setdefault((address, port), where)
         if owner != where:
@@ -76,7 +78,7 @@ def _frontend_faults(
     mode = frontend.get("mode", "http")
     modes = {backend["name"]: backend.get("mode", "http") for backend in backends}
     target = frontend.get("default_backend")
-    redirect = frontend.get("redirect_https", False)
+    redirect = _true(frontend.get("redirect_https"))
     if not frontend["bind"]:
         yield f"{where}.bind is []: give at least one, such as {{port: 80}}"
     if target is None and not redirect and not frontend.get("config"):
@@ -88,7 +90,7 @@ def _frontend_faults(
     if redirect and mode == "tcp":
         yield f"{where}.redirect_https is true in mode tcp: only mode http can redirect"
     for index, bind in enumerate(frontend["bind"]):
-        if bind.get("tls", False) and not certificates:
+        if _true(bind.get("tls")) and not certificates:
             yield f"{where}.bind[{index}].tls is true, but haproxy_certificates is []: give at least one certificate"
 
 
@@ -98,12 +100,18 @@ def _backend_faults(backend: Mapping[str, Any]) -> Iterator[str]:
     servers = backend.get("servers", [])
     stick = backend.get("stick")
     cookie = backend.get("cookie")
+    check = backend.get("health_check", {})
+    yield from _port_faults(f"{where}.health_check.port is", check.get("port", 1))
+    for option in ("fall", "rise"):
+        if int(check.get(option, 1)) < 1:
+            yield f"{where}.health_check.{option} is {check[option]}: use 1 or more checks"
     yield from _name_faults(f"{where}.servers", servers)
     for server in servers:
-        if not 0 <= server.get("weight", 100) <= 256:
-            yield f"{where}.servers[{server['name']}].weight is {server['weight']}: use 0 to 256"
-        if not 1 <= server["port"] <= 65535:
-            yield f"{where}.servers[{server['name']}].port is {server['port']}: use 1 to 65535"
+        server_where = f"{where}.servers[{server['name']}]"
+        if not 0 <= int(server.get("weight", 100)) <= 256:
+            yield f"{server_where}.weight is {server['weight']}: use 0 to 256"
+        yield from _port_faults(f"{server_where}.port is", server["port"])
+        yield from _port_faults(f"{server_where}.check_port is", server.get("check_port", 1))
     if cookie and tcp:
         yield f"{where}.cookie is {cookie['name']!r} in mode tcp, which sees no cookies: use mode http, or stick: {{on: source}}"
     if cookie:
@@ -121,15 +129,10 @@ def _certificate_faults(certificate: Mapping[str, Any]) -> Iterator[str]:
     where = f"haproxy_certificates[{certificate['name']}]"
     text = certificate["certificate"].strip()
     if not re.match(r"-----BEGIN CERTIFICATE-----\s", text) or not text.endswith("-----END CERTIFICATE-----"):
-        begin = (
-            ""
-            if "PRIVATE KEY" in text
-            else f" (it begins with {text.splitlines()[0][:40]!r})"
-            if text
-            else " (it is empty)"
-        )
+        lines = [line[:40] for line in text.splitlines()] or [""]
+        given = "holds a private key" if "PRIVATE KEY" in text else f"begins with {lines[0]!r} and ends with {lines[-1]!r}"
         yield (
-            f"{where}.certificate is no PEM text{begin}: give the certificate and its chain themselves, "
+            f"{where}.certificate is no PEM text, it {given}: give the certificate and its chain themselves, "
             "from '-----BEGIN CERTIFICATE-----' to '-----END CERTIFICATE-----'"
         )
     if not re.fullmatch(
@@ -138,7 +141,7 @@ def _certificate_faults(certificate: Mapping[str, Any]) -> Iterator[str]:
         re.S,
     ):
         yield (
-            f"{where}.private_key is no PEM text (not shown): give the key itself, "
+            f"{where}.private_key is no PEM text (it is not shown): give the key itself, "
             "from '-----BEGIN PRIVATE KEY-----' to '-----END PRIVATE KEY-----'"
         )
 
@@ -147,6 +150,15 @@ def _peer_faults(peers: list[Mapping[str, Any]], peer_name: str) -> Iterator[str
     names = [peer["name"] for peer in peers]
     if peers and peer_name not in names:
         yield f"haproxy_peer_name is {peer_name!r}, which is none of haproxy_peers: name this host's own ({_listed(names)})"
+
+
+def _port_faults(what: str, port: int | str) -> Iterator[str]:
+    if not 1 <= int(port) <= 65535:
+        yield f"{what} {port}: use 1 to 65535"
+
+
+def _true(value: bool | str | None) -> bool:
+    return str(value).lower() in ("true", "yes", "on", "1", "1.0", "y", "t")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""A server to balance: HTTP on 8080, TCP on 3306, and what a database says of itself on 9201.
+"""Server number N to balance: HTTP on 808N, TCP on 330N, and what a database says of itself on 920N.
 
-It is unhealthy on 8080 while /run/server/sick exists, and answers /write and /read on 9201 with 200 while a file of that name does.
+It is unhealthy on 808N while /run/server-N/sick exists, and answers /write and /read on 920N with 200 while a file of that name does.
 """
 
 import http.server
@@ -10,10 +10,9 @@ import pathlib
 import socketserver
 import sys
 import threading
-import time
 
-NAME = sys.argv[1]
-SWITCHES = pathlib.Path("/run/server")
+NUMBER = int(sys.argv[1])
+SWITCHES = pathlib.Path(f"/run/server-{NUMBER}")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -23,39 +22,40 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
 
-    def answer(self, status, body, headers=()):
+    def answer(self, status, body=b"", headers=()):
         self.send_response(status)
-        for name, value in (("Content-Length", str(len(body))), *headers):
+        for name, value in (("Content-Length", str(len(body))), ("X-Served-By", f"web{NUMBER}"), *headers):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
 
 class Web(Handler):
+    """Answers with the headers that it has received."""
+
     def do_GET(self):
         if self.path == "/health":
-            return self.answer(503 if (SWITCHES / "sick").exists() else 200, b"")
-        if self.path == "/slow":
-            time.sleep(2)
-        seen = {"server": NAME, "headers": {name.lower(): self.headers.get_all(name) for name in self.headers}}
-        login = [("Set-Cookie", f"SESSION={NAME}-session")] if self.path == "/login" else []
+            return self.answer(503 if (SWITCHES / "sick").exists() else 200)
+        seen = {name.lower(): self.headers.get_all(name) for name in self.headers}
+        login = [("Set-Cookie", f"SESSION=of-web{NUMBER}")] if self.path == "/login" else []
         return self.answer(200, json.dumps(seen).encode(), login)
 
 
 class State(Handler):
     def do_GET(self):
-        return self.answer(200 if (SWITCHES / self.path.strip("/").partition("?")[0]).exists() else 503, b"")
+        return self.answer(200 if (SWITCHES / self.path.strip("/").partition("?")[0]).exists() else 503)
 
 
 class Database(socketserver.StreamRequestHandler):
     """Says who it is, then whatever it hears."""
 
     def handle(self):
-        self.wfile.write(f"{NAME}\n".encode())
+        self.wfile.write(f"database{NUMBER}\n".encode())
         for line in self.rfile:
             self.wfile.write(line)
 
@@ -66,5 +66,9 @@ class DatabaseServer(socketserver.ThreadingTCPServer):
 
 
 SWITCHES.mkdir(exist_ok=True)
-for server in (Server(("", 8080), Web), Server(("", 9201), State), DatabaseServer(("", 3306), Database)):
+for server in (
+    Server(("", 8080 + NUMBER), Web),
+    Server(("", 9200 + NUMBER), State),
+    DatabaseServer(("", 3300 + NUMBER), Database),
+):
     threading.Thread(target=server.serve_forever).start()
