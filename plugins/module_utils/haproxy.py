@@ -47,7 +47,7 @@ def _name_faults(variable: str, items: Iterable[Mapping[str, Any]]) -> Iterator[
         where = f"{variable}[{index}].name is {name!r}"
         if not NAME.fullmatch(name):
             yield f"{where}: use letters, digits, '.', '_' and '-' only, and begin with a letter or digit"
-        if variable == "haproxy_frontends" and name in RESERVED:
+        if variable in ("haproxy_frontends", "haproxy_backends") and name in RESERVED:
             yield f"{where}, a name of the role's own: choose another"
         if name in seen:
             yield f"{where}, as is that of another: give each a name of its own"
@@ -130,7 +130,9 @@ def _certificate_faults(certificate: Mapping[str, Any]) -> Iterator[str]:
     text = certificate["certificate"].strip()
     if not re.match(r"-----BEGIN CERTIFICATE-----\s", text) or not text.endswith("-----END CERTIFICATE-----"):
         lines = [line[:40] for line in text.splitlines()] or [""]
-        given = "holds a private key" if "PRIVATE KEY" in text else f"begins with {lines[0]!r} and ends with {lines[-1]!r}"
+        given = (
+            "holds a private key" if "PRIVATE KEY" in text else f"begins with {lines[0]!r} and ends with {lines[-1]!r}"
+        )
         yield (
             f"{where}.certificate is no PEM text, it {given}: give the certificate and its chain themselves, "
             "from '-----BEGIN CERTIFICATE-----' to '-----END CERTIFICATE-----'"
