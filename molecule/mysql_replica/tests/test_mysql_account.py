@@ -94,6 +94,9 @@ def test_check_mode_and_results_tell_no_secret_and_change_nothing(manage, primar
     assert '+        "password": "changed"' in changed["shown"]
     for result in (foretold, done, changed):
         assert "of-the-test" not in result["shown"]
+    journal = primary.host.run("journalctl --quiet --no-pager").stdout
+    assert "foobar.webstack.mysql_account" in journal
+    assert "second-of-the-test" not in journal
     primary.sql("FLUSH BINARY LOGS")
     assert primary.host.run("grep --files-with-matches --regexp=of-the-test /var/lib/mysql/binlog.0*").stdout == ""
 
