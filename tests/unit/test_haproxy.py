@@ -114,6 +114,10 @@ def pair(frontend_changes=None, *servers, certificates=(), **backend_changes):
             {"backends": [backend(server(), server())]},
             "haproxy_backends[web].servers[1].name is 'web1', as is that of another: give each a name of its own",
         ),
+        (
+            {"backends": [backend(name="peers")]},
+            "haproxy_backends[0].name is 'peers', a name of the role's own: choose another",
+        ),
         (pair({"name": "metrics"}), "haproxy_frontends[0].name is 'metrics', a name of the role's own: choose another"),
         (pair({"bind": []}), "haproxy_frontends[www].bind is []: give at least one, such as {port: 80}"),
         (pair({"bind": [{"port": 0}]}), "haproxy_frontends[www].bind[0] has port 0: use 1 to 65535"),
