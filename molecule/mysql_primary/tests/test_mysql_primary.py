@@ -240,3 +240,20 @@ def test_a_new_certificate_is_served_without_a_restart():
     assert serial() != old_serial
     assert process(PRIMARY) == old_process
     assert uses(PRIMARY) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "refusal"),
+    [
+        ({"mysql_primary_peers": ["172.30.61.12:9201"]}, "mysql_primary_peers: 172.30.61.12:9201"),
+        ({"mysql_primary_databases": ["guestbook"]}, "dictionary requested"),
+        ({"mysql_primary_accounts": {"name": "x"}}, "cannot be converted to a list"),
+        ({"mysql_replica_seed": "sometimes"}, "value of mysql_replica_seed must be one of"),
+        ({"mysql_replica_max_lag": "soon"}, "unable to convert to int"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_changes(variables, refusal):
+    result = play(**variables)
+    assert result.returncode
+    assert refusal in " ".join(result.stdout.split())
+    assert "changed=1" not in result.stdout

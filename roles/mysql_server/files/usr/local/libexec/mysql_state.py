@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 import threading
 import time
@@ -248,6 +249,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(address: str, port: int) -> None:
     Handler.cache = Cache(Node("mysqlstate"))
+    HTTPServer.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     HTTPServer((address, port), Handler).serve_forever()
 
 
