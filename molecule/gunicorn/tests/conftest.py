@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 SCENARIO = Path(__file__).resolve().parents[1]
-HOSTS = {"gunicorn-app1": "172.30.60.11", "gunicorn-app2": "172.30.60.12"}
 
 
 @pytest.fixture(scope="session")
