@@ -253,6 +253,15 @@ def test_a_server_that_is_not_healthy_gets_no_request_until_it_is(lb, fault, rem
     wait_until(lambda: set(served_by(lb, times=4)) == BOTH)
 
 
+def test_a_client_that_does_not_finish_its_request_is_sent_away():
+    """All load balancers have the same limit; one is waited for."""
+    with socket.create_connection((LBS[LB1], 80), timeout=15) as client:
+        client.sendall(f"GET / HTTP/1.1\r\nHost: {SITE}\r\n".encode())
+        begun = time.monotonic()
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - begun > 5
+
+
 # Sessions
 
 
