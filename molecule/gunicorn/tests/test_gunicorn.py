@@ -14,7 +14,7 @@ import testinfra
 
 ADDRESS = "172.30.60.11"
 APPLICATIONS = {"gunicorn-app1": ADDRESS, "gunicorn-app2": "172.30.60.12"}
-PASSWORD = "it's \"s3cret\" $HOME `id` \\ #1"
+PASSWORD = 'it\'s "s3cret" $HOME `id` \\ #1'
 
 
 def hello(address=ADDRESS, port=8001):
@@ -82,7 +82,7 @@ def test_the_application_can_do_no_more_than_it_has_to(host):
         "see other processes": False,
         "write to /tmp": True,
     }
-    assert not host.file("/tmp/hello").exists
+    assert not host.file("/tmp/hello").exists  # noqa: S108
 
 
 def test_systemd_finds_little_to_fault_in_the_sandbox(host):
@@ -173,12 +173,24 @@ def test_a_new_release_takes_over_without_a_failed_request_and_the_old_one_comes
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param({"prefix": "import nothing_like_it\n"}, "No module named 'nothing_like_it'", id="it does not start"),
-        pytest.param({"variables": {"gunicorn_health_path": "/healthz", "gunicorn_environment": {"GREETING": "not ready"}}},
-                     "503", id="it is not ready"),
-        pytest.param({"variables": {"gunicorn_release_command": "python -c 'raise SystemExit(\"no such table\")'"}},
-                     "no such table", id="its release command fails"),
-        pytest.param({"variables": {"gunicorn_pip_install": ["./nothing-like-it"]}}, "nothing-like-it", id="its packages do not install"),
+        pytest.param(
+            {"prefix": "import nothing_like_it\n"}, "No module named 'nothing_like_it'", id="it does not start"
+        ),
+        pytest.param(
+            {"variables": {"gunicorn_health_path": "/healthz", "gunicorn_environment": {"GREETING": "not ready"}}},
+            "503",
+            id="it is not ready",
+        ),
+        pytest.param(
+            {"variables": {"gunicorn_release_command": "python -c 'raise SystemExit(\"no such table\")'"}},
+            "no such table",
+            id="its release command fails",
+        ),
+        pytest.param(
+            {"variables": {"gunicorn_pip_install": ["./nothing-like-it"]}},
+            "nothing-like-it",
+            id="its packages do not install",
+        ),
     ],
 )
 def test_a_release_that_is_not_well_is_refused_and_the_old_one_keeps_serving(deploy, source, app1, change, said):
@@ -249,7 +261,9 @@ def wheel(directory):
 def repository(directory):
     def git(*command):
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-        return subprocess.run(["git", *identity, *command], cwd=directory, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            ["git", *identity, *command], cwd=directory, check=True, capture_output=True, text=True
+        ).stdout
 
     git("init", "--initial-branch=trunk")
     git("add", ".")

@@ -20,7 +20,7 @@ from flask import Flask, Response, render_template
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from guestbook import views
-from guestbook.database import Database, Unavailable
+from guestbook.database import Database, UnavailableError
 
 # No script, no frame, nothing from elsewhere: a message that slips past the escaping still cannot run.
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -51,7 +51,7 @@ def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
     )
     app.register_blueprint(views.pages)
     app.register_error_handler(HTTPException, show_error)
-    app.register_error_handler(Unavailable, show_unavailable)
+    app.register_error_handler(UnavailableError, show_unavailable)
     app.after_request(protect)
     return app
 
@@ -74,6 +74,6 @@ def show_error(error: HTTPException) -> Response:
     return response
 
 
-def show_unavailable(_error: Unavailable) -> Response:
+def show_unavailable(_error: UnavailableError) -> Response:
     """Ask the visitor to come back: the cause is in the log, and is nobody else's business."""
     return show_error(ServiceUnavailable("The guestbook cannot reach its pages just now.", retry_after=5))

@@ -22,7 +22,7 @@ CATCH_UP_SECONDS = 1
 log = logging.getLogger(__name__)
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """No node answers, or the one that does cannot serve."""
 
 
@@ -43,7 +43,7 @@ class Port:
     def connection(self) -> Iterator[pymysql.Connection]:
         """Give a connection in a transaction, which is committed at the end.
 
-        :raises Unavailable: no node answered, was the one it should be, or could do its work
+        :raises UnavailableError: no node answered, was the one it should be, or could do its work
         """
         try:
             # PyMySQL verifies the certificate against `host`; the socket says where the node is really reached.
@@ -63,7 +63,7 @@ class Port:
                 connection.commit()
         except (OSError, pymysql.err.OperationalError, pymysql.err.InterfaceError) as error:
             log.error("the %s port %s:%s: %s", self.name, self.host, self.port, error)
-            raise Unavailable(self.name) from error
+            raise UnavailableError(self.name) from error
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,6 @@ class Database:
             try:
                 with port.connection() as connection:
                     connection.ping(reconnect=False)
-            except Unavailable:
+            except UnavailableError:
                 faults[port.name] = "unreachable"
         return faults

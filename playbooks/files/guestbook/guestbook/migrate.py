@@ -8,7 +8,7 @@ import os
 import time
 
 from guestbook import entries
-from guestbook.database import Database, Unavailable
+from guestbook.database import Database, UnavailableError
 
 ATTEMPTS = 30
 
@@ -20,7 +20,7 @@ def migrate(database: Database) -> None:
             with database.write.connection() as connection, connection.cursor() as cursor:
                 cursor.execute(entries.SCHEMA)
                 return
-        except Unavailable:
+        except UnavailableError:
             if attempt == ATTEMPTS:
                 raise
             time.sleep(1)

@@ -16,7 +16,7 @@ pages = Blueprint("pages", __name__)
 
 def tidy(text: str | None) -> str:
     """Normalise what was typed: composed characters, plain line ends, no space around it."""
-    return unicodedata.normalize("NFC", text or "").replace("\r\n", "\n").strip()
+    return unicodedata.normalize("NFC", text or "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def printable(_form: FlaskForm, field: StringField) -> None:
