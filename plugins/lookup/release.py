@@ -1,15 +1,9 @@
 # Copyright: The foobar.webstack founders
-# SPDX-License-Identifier: MIT
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lookup plugin foobar.webstack.release."""
 
 from __future__ import annotations
-
-from pathlib import Path
-
-from ansible import constants
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.foobar.webstack.plugins.module_utils.release import release_archive, release_name
 
 DOCUMENTATION = r"""
 name: release
@@ -57,6 +51,13 @@ _raw:
   type: list
   elements: str
 """
+
+from pathlib import Path
+
+from ansible import constants
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.foobar.webstack.plugins.module_utils.release import release_archive, release_name
 
 
 class LookupModule(LookupBase):

@@ -296,7 +296,9 @@ def main():
             after = AFTER[want["state"]] if actions else state
             module.exit_json(**{**result, "changed": bool(actions), "actions": actions, "state_after": after})
 
-        connect = lambda: mysql.Server(unix_socket=want["login_unix_socket"], user=want["login_user"])  # noqa: E731
+        def connect():
+            return mysql.Server(unix_socket=want["login_unix_socket"], user=want["login_user"])
+
         executor = Executor(server, connect, node, want)
         for action in actions:
             result["changed"] = True

@@ -26,7 +26,7 @@ def test_it_holds_what_a_user_needs_and_nothing_else(artifact):
         top = {member.name.split("/")[0] for member in archive.getmembers()}
         names = archive.getnames()
     assert top == {
-        *("FILES.json", "MANIFEST.json", "LICENSE", "README.md", "changelogs", "meta"),
+        *("FILES.json", "MANIFEST.json", "LICENSE", "README.md", "CHANGELOG.md", "changelogs", "meta"),
         *("inventory", "playbooks", "plugins", "roles"),
     }
     assert not [name for name in names if re.search(r"secrets|\.pyc$|inventory/lab", name)]

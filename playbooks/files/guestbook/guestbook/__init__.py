@@ -35,8 +35,9 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 
-def create_app(environment: Mapping[str, str] = os.environ) -> Flask:
-    """Build the application. A setting that is missing stops it here, with its name."""
+def create_app(environment: Mapping[str, str] | None = None) -> Flask:
+    """Build the application, from os.environ by default. A setting that is missing stops it here, with its name."""
+    environment = os.environ if environment is None else environment
     app = Flask(__name__, static_url_path="/guestbook/static")
     app.config.update(
         SECRET_KEY=environment["GUESTBOOK_SECRET_KEY"],

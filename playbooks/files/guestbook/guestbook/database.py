@@ -103,6 +103,7 @@ class Database:
         A replica may be a moment behind. It is given CATCH_UP_SECONDS to see what the visitor has just written; then the
         write port, which has seen everything, is asked instead.
         """
+        # pylint: disable=contextmanager-generator-missing-cleanup
         if after:
             with self.read.connection() as connection:
                 if self._has_seen(connection, after):
