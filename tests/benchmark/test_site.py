@@ -14,7 +14,7 @@ PACKAGES = {
     "webstack-server1": "haproxy socat keepalived",
     "webstack-server2": "haproxy socat keepalived nginx",
     "webstack-server3": "nginx mysql-server python3-pymysql",
-    "webstack-server4": "haproxy socat python3-venv python3-pip mysql-server python3-pymysql",
+    "webstack-server4": "haproxy socat python3-venv mysql-server python3-pymysql",
 }
 INSTALL = """
 export DEBIAN_FRONTEND=noninteractive PIP_CERT=/etc/ssl/certs/ca-certificates.crt
