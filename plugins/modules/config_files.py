@@ -110,6 +110,17 @@ FILE_SPEC = {
 }
 
 
+class ConfigFilesModule(AnsibleModule):
+    """A module that keeps the texts of files out of the host's log.
+
+    Ansible logs the arguments of every module, and masks in them what is secret letter by letter. A secret of several lines, a
+    private key for example, is quoted in a list, is other letters then, and would be logged.
+    """
+
+    def _log_invocation(self):
+        self.log("Invoked for " + ", ".join(file["path"] for file in self.params["files"]))
+
+
 class File:
     """One file: what it shall be, and what it was when the task began."""
 
@@ -188,7 +199,7 @@ def write(module: AnsibleModule, files: list[File]) -> None:
 
 
 def main():
-    module = AnsibleModule(
+    module = ConfigFilesModule(
         argument_spec={
             "files": {
                 "type": "list",
