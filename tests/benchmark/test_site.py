@@ -14,14 +14,14 @@ PACKAGES = {
     "webstack-server1": "haproxy socat keepalived",
     "webstack-server2": "haproxy socat keepalived nginx",
     "webstack-server3": "nginx mysql-server python3-pymysql",
-    "webstack-server4": "haproxy socat python3-venv mysql-server python3-pymysql",
+    "webstack-server4": "haproxy socat python3-pip mysql-server python3-pymysql",
 }
 INSTALL = """
 export DEBIAN_FRONTEND=noninteractive PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
 apt-get update -qq && apt-get install -y -qq --no-install-recommends {packages}
 """
-APPLICATION = "python3 -m venv /srv/baseline && /srv/baseline/bin/pip install --quiet {packages}"
+APPLICATION = "python3 -m venv --without-pip /srv/baseline && pip --python /srv/baseline install --quiet {packages}"
 
 
 def seconds(function, *arguments, **options):
@@ -46,7 +46,7 @@ def install_with_a_shell_script():
                 name,
                 "sh",
                 "-ec",
-                INSTALL.format(packages=packages) + (application if "venv" in packages else ""),
+                INSTALL.format(packages=packages) + (application if "pip" in packages else ""),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

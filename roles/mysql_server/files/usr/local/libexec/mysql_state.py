@@ -210,10 +210,16 @@ class Cache:
 class HTTPServer(ThreadingHTTPServer):
     request_queue_size = 128  # clients that may wait to be accepted
 
+    def handle_error(self, request, client_address) -> None:
+        """Say nothing of a client that has left: a load balancer does so once it has read the status."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class Handler(BaseHTTPRequestHandler):
     cache: Cache
     timeout = 5  # seconds for a client to send its request
+    wbufsize = -1  # an answer is sent whole
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
