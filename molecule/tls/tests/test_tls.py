@@ -9,6 +9,7 @@ import pytest
 
 DIRECTORY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "tls"
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+NAMES = ["www.foobar.com", "server4"]
 
 
 def run_role(*arguments):
@@ -17,14 +18,32 @@ def run_role(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+def rotate(step, *arguments):
+    run = run_role("--extra-vars", f"tls_rotate={step}", *arguments)
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
 def openssl(*arguments):
     return subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False, timeout=30)
 
 
-@pytest.mark.parametrize("name", ["www.foobar.com", "server4"])
+def trusted(name, authority=DIRECTORY / "ca.crt"):
+    return openssl("verify", "-purpose", "sslserver", "-CAfile", authority, DIRECTORY / f"{name}.crt").returncode == 0
+
+
+def files():
+    return {path.name: path.read_bytes() for path in DIRECTORY.glob("*.*")}
+
+
+def changed_since(before):
+    after = files()
+    return {name for name in {*before, *after} if after.get(name) != before.get(name)}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_authority_vouches_for_each_certificate(name):
-    result = openssl("verify", "-purpose", "sslserver", "-CAfile", DIRECTORY / "ca.crt", DIRECTORY / f"{name}.crt")
-    assert result.returncode == 0, result.stderr
+    assert trusted(name)
 
 
 def test_a_certificate_holds_names_and_addresses():
@@ -39,22 +58,106 @@ def test_keys_are_readable_by_the_owner_alone():
     assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
 
 
+def test_a_run_that_finds_nothing_due_calls_no_module_but_the_assertion():
+    run = run_role("-v")
+    assert run.stdout.count("ok: [localhost]") == 1, run.stdout  # the role's own; those of the specs are not counted as tasks of it
+
+
 def test_a_certificate_that_expires_soon_is_issued_again_by_the_same_authority():
-    before = {path.name: path.read_bytes() for path in DIRECTORY.glob("*.*")}
+    before = files()
     assert run_role("-e", '{"tls_renew_days": 400}').returncode == 0
-    after = {path.name: path.read_bytes() for path in DIRECTORY.glob("*.*")}
-    assert {name for name in after if after[name] != before[name]} == {"www.foobar.com.crt", "server4.crt"}
+    assert changed_since(before) == {"www.foobar.com.crt", "server4.crt"}
+
+
+def test_a_name_that_nobody_asks_for_any_more_is_deleted_and_the_users_own_files_are_not():
+    (DIRECTORY / "mine.crt").write_text("mine")
+    before = files()
+    run = run_role("-e", '{"tls_certificates": [{"name": "server4", "subject_alt_names": ["DNS:server4", "IP:192.0.2.14"]}]}')
+    assert run.returncode == 0, run.stdout
+    assert changed_since(before) == {"www.foobar.com.crt", "www.foobar.com.key"}
+    assert run_role().returncode == 0
+    (DIRECTORY / "mine.crt").unlink()
+
+
+def test_a_rotation_gives_every_certificate_another_key():
+    before = files()
+    rotate("certificates", "--check")
+    assert not changed_since(before)
+    rotate("certificates")
+    assert changed_since(before) == {f"{name}.{kind}" for name in NAMES for kind in ("crt", "key")}
+    assert all(map(trusted, NAMES))
+
+
+def test_the_authority_is_replaced_in_three_steps_and_at_none_of_them_is_a_certificate_not_trusted(tmp_path):
+    """Between two steps, some servers have the files of the step before: both must work together."""
+    former = tmp_path / "former.crt"
+
+    def step(name):
+        former.write_bytes((DIRECTORY / "ca.crt").read_bytes())
+        certificates = {name: (DIRECTORY / f"{name}.crt").read_bytes() for name in NAMES}
+        rotate(name)
+        for server in NAMES:
+            assert trusted(server), "a server that has all files of this step"
+            assert trusted(server, former), "a client that has the authorities of the step before"
+            old = tmp_path / "old.crt"
+            old.write_bytes(certificates[server])
+            assert openssl("verify", "-CAfile", DIRECTORY / "ca.crt", old).returncode == 0, "a server of the step before"
+
+    first = tmp_path / "first.crt"
+    first.write_bytes((DIRECTORY / "ca.crt").read_bytes())
+    refused = run_role("-e", "tls_rotate=sign")
+    assert refused.returncode != 0
+    assert "first trust a new one on every server" in " ".join(refused.stdout.split())
+
+    before = files()
+    step("trust")
+    assert changed_since(before) == {"ca.crt", "ca-next.crt", "ca-next.key"}
+    before = files()
+    rotate("trust")
+    assert not changed_since(before), "the step was taken already"
+    assert run_role().returncode == 0
+    assert not changed_since(before), "a run between two steps"
+    refused = run_role("-e", "tls_rotate=retire")
+    assert refused.returncode != 0
+    assert "first let the new one sign" in " ".join(refused.stdout.split())
+
+    step("sign")
+    assert not trusted("server4", first)
+    before = files()
+    rotate("trust")
+    rotate("sign")
+    assert set(before) == set(files())
+    assert before["ca.crt"] == files()["ca.crt"]
+
+    step("retire")
+    assert (DIRECTORY / "ca.crt").read_text().count("BEGIN CERTIFICATE") == 1
+    before = files()
+    assert run_role().returncode == 0
+    assert not changed_since(before)
 
 
 def test_a_lost_authority_is_replaced_and_every_certificate_with_it():
     (DIRECTORY / "ca.crt").unlink()
     (DIRECTORY / "ca.key").unlink()
     assert run_role().returncode == 0
-    test_the_authority_vouches_for_each_certificate("server4")
+    assert all(map(trusted, NAMES))
 
 
-def test_a_name_that_no_certificate_can_hold_is_refused():
-    result = run_role("-e", '{"tls_certificates": [{"name": "x", "subject_alt_names": ["192.0.2.1"]}]}')
+@pytest.mark.parametrize(
+    ("certificates", "said"),
+    [
+        ('[{"name": "x", "subject_alt_names": ["192.0.2.1"]}]', "192.0.2.1 is neither DNS:<name> nor IP:<address>"),
+        ('[{"name": "ca", "subject_alt_names": ["DNS:ca"]}]', "ca is no name for its files"),
+        ('[{"name": "../x", "subject_alt_names": ["DNS:x"]}]', "../x is no name for its files"),
+        (
+            '[{"name": "x", "subject_alt_names": ["DNS:x"]}, {"name": "x", "subject_alt_names": ["DNS:y"]}]',
+            "x stands there more than once",
+        ),
+    ],
+)
+def test_what_no_certificate_can_be_is_refused_before_anything_is_written(certificates, said):
+    before = files()
+    result = run_role("-e", f'{{"tls_certificates": {certificates}}}')
     assert result.returncode != 0
-    assert "192.0.2.1" in result.stdout
-    assert not (DIRECTORY / "x.crt").exists()
+    assert said in " ".join(result.stdout.split())
+    assert not changed_since(before)
