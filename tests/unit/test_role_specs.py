@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 ROLES = sorted(path for path in (Path(__file__).resolve().parents[2] / "roles").iterdir() if path.is_dir())
 # The topology describes the site, and not a program.
 PREFIXES = {"topology": "webstack_"}
+WRONG = {"int": "many", "float": "wide", "bool": "perhaps", "dict": "text", "list": {"not": "a list"}}
 
 pytestmark = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
@@ -24,6 +26,20 @@ def every_option(options, path=""):
     for name, option in options.items():
         yield path + name, option
         yield from every_option(option.get("options", {}), f"{path}{name}.")
+
+
+def wrong_values(options):
+    """Yield the variables with one value each that its specification forbids, and the name of the option that forbids it."""
+    for name, option in options.items():
+        elements = [option.get("elements")] if option["type"] == "list" else []
+        wrong = [WRONG[option["type"]]] if option["type"] in WRONG else []
+        wrong += [[WRONG[kind]] for kind in elements if kind in WRONG]
+        if "choices" in option:
+            wrong.append(["no such choice"] if elements else "no such choice")
+        for value in wrong:
+            yield {name: value}, name
+        for inner, culprit in wrong_values(option.get("options", {})):
+            yield {name: [inner] if elements else inner}, culprit
 
 
 def test_defaults_and_specs_name_the_same_variables(role):
@@ -49,6 +65,15 @@ def test_every_option_has_a_type_and_a_description(role):
         assert option.get("description"), path
         if option["type"] == "list":
             assert option.get("elements"), path
+
+
+def test_a_value_of_a_wrong_type_is_refused_by_the_name_of_its_option(role):
+    validator = ArgumentSpecValidator(options(role))
+    for variables, culprit in wrong_values(options(role)):
+        messages = [
+            message for message in validator.validate(variables).error_messages if "missing required" not in message
+        ]
+        assert [message for message in messages if culprit in message], (variables, messages)
 
 
 def test_every_variable_begins_with_the_name_of_its_role(role):
