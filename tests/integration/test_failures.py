@@ -62,16 +62,8 @@ def test_a_web_server_dies_and_no_request_fails_once_its_check_has():
             time.sleep(1)
         # HAProxy sends a request that found no connection to the other server.
         assert visitor.result["failed"] == 0, visitor.result
-        wait_until(
-            lambda: (
-                "DOWN"
-                in on(
-                    "server1",
-                    "echo 'show servers state web' | socat stdio /run/haproxy/admin.sock; "
-                    "echo 'show stat' | socat stdio /run/haproxy/admin.sock | grep ^web,server3",
-                ).stdout
-            )
-        )
+        state = "echo 'show stat' | socat stdio /run/haproxy/admin.sock | grep ^web,server3"
+        wait_until(lambda: "DOWN" in on("server1", state).stdout)
         with Probe() as visitor:
             time.sleep(2)
         assert visitor.result["failed"] == 0
