@@ -46,6 +46,7 @@ lint: ## Check the style of everything.
 	ansible-lint
 	ruff check
 	ruff format --check
+	bandit --quiet --recursive playbooks/files
 	shellcheck molecule/default/files/build-image molecule/default/files/set-up tests/sanity/run .ci/run
 
 .PHONY: unit

@@ -3,7 +3,8 @@
 """What it takes to make an account as it is wanted. Nothing here talks to a server.
 
 An account is a dictionary as in the option ``accounts`` of mysql_account. What the server has is None, or
-``{"plugin", "stored" (bytes), "require_ssl" (bool), "privileges" (see mysql_grants)}``.
+``{"plugin", "stored" (bytes), "old" (bytes), "require_ssl" (bool), "privileges" (see mysql_grants)}``. ``old`` is what is stored of
+the password that was there before and is still valid; empty where there is none (MySQL manual, "Password Management", dual passwords).
 """
 
 from __future__ import annotations
@@ -45,6 +46,30 @@ def faults(accounts: list[dict]) -> list[str]:
     return found
 
 
+def password_statements(account: dict, have: dict | None) -> tuple[str, tuple, bool]:
+    """``(clause of CREATE or ALTER USER, its arguments, whether the old password is to be discarded after it)``.
+
+    A server knows two passwords of an account at most. With a third one, whoever uses the older one would be shut out: ValueError.
+    """
+    plugin, password, retain = account["plugin"], account.get("password"), account["old_password"] == "retain"
+    same_plugin = have is not None and have["plugin"] == plugin
+    if plugin == SOCKET:
+        return "" if same_plugin else f" IDENTIFIED WITH {plugin}", (), False
+    if password is None and not same_plugin:
+        raise ValueError(f"{label(account)}: a password is needed to create it with {plugin}.")
+    old = have["old"] if same_plugin else b""
+    discard = bool(old) and not retain
+    if password is None or (same_plugin and password_matches(have["stored"], password)):
+        return "", (), discard
+    if old and retain and not password_matches(old, password):
+        raise ValueError(
+            f"{label(account)}: the server knows two passwords of it, and the given one is neither: clients may use either. "
+            "Give the present password and old_password=discard once all clients use it (rotate_secrets.yml does that)."
+        )
+    clause = f" IDENTIFIED WITH {plugin} BY %s"
+    return clause + (" RETAIN CURRENT PASSWORD" if same_plugin and retain else ""), (password,), discard
+
+
 def statements(account: dict, have: dict | None, want: dict) -> list[tuple]:
     """``(statement, arguments)`` in order. ValueError where an account that has to be made lacks its password.
 
@@ -53,24 +78,29 @@ def statements(account: dict, have: dict | None, want: dict) -> list[tuple]:
     who = (account["name"], account["host"])
     if account["state"] == "absent":
         return [("DROP USER %s@%s", who)] if have else []
-    plugin, password = account["plugin"], account.get("password")
-    parts, secret = "", ()
-    same_plugin = have is not None and have["plugin"] == plugin
-    if plugin == SOCKET:
-        parts += "" if same_plugin else f" IDENTIFIED WITH {plugin}"
-    elif password is not None and not (same_plugin and password_matches(have["stored"], password)):
-        parts += f" IDENTIFIED WITH {plugin} BY %s"
-        secret = (password,)
-    elif password is None and not same_plugin:
-        raise ValueError(f"{label(account)}: a password is needed to create it with {plugin}.")
+    parts, secret, discard = password_statements(account, have)
     if (have is not None and have["require_ssl"]) != account["require_ssl"]:
         parts += " REQUIRE " + ("SSL" if account["require_ssl"] else "NONE")
     result = []
     if parts:
         result.append((("ALTER" if have else "CREATE") + " USER %s@%s" + parts, (*who, *secret)))
+    if discard:
+        result.append(("ALTER USER %s@%s DISCARD OLD PASSWORD", who))
     for statement in grant_statements(have["privileges"] if have else {}, want):
         result.append((statement.replace("%", "%%") + " %s@%s", who))
     return result
+
+
+def passwords(steps: list[tuple], have: dict | None) -> tuple[dict, dict]:
+    """What a diff shows of an account's passwords, before and after: that they change, never themselves."""
+    said = " ".join(statement for statement, _arguments in steps)
+    before = {"old_password": "valid"} if have and have["old"] else {}
+    after = {} if "DISCARD OLD" in said else dict(before)
+    if have and " BY %s" in said:
+        after["password"] = "changed"  # noqa: S105
+        if "RETAIN" in said:
+            after["old_password"] = "valid"  # noqa: S105
+    return before, after
 
 
 def view(have: dict | None, known: frozenset) -> dict | None:

@@ -167,6 +167,14 @@ class Executor:
             tuple(int(value) if isinstance(value, bool) else value for value in channel.values()),
         )
 
+    def renew(self) -> None:
+        """Give the receiver another password. What it has received is applied meanwhile."""
+        self.server.query("STOP REPLICA IO_THREAD FOR CHANNEL ''")
+        self.server.query(
+            "CHANGE REPLICATION SOURCE TO SOURCE_PASSWORD = %s FOR CHANNEL ''", (self._want["source_password"],)
+        )
+        self.server.query("START REPLICA IO_THREAD FOR CHANNEL ''")
+
     def clone(self) -> None:
         """Copy the source over this node (MySQL manual, "Cloning Remote Data").
 

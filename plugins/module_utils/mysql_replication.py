@@ -67,6 +67,12 @@ def different(channel: dict, want: dict) -> list[str]:
     return [name for name, value in settings(want).items() if channel[name] != value]
 
 
+def awaits_account(state: str, node: dict, source: dict | None, want: dict) -> bool:
+    """Whether a running channel lacks nothing but a new password, which the source's account has not got yet."""
+    refused = state in RUNNING and bool(source) and source.get("errno") == 1045
+    return refused and different(node["channel"], want) == ["password"]
+
+
 def writable(node: dict) -> bool:
     """Whether applications can write here: not fenced by read-only or offline mode."""
     return not (node["super_read_only"] or node["read_only"] or node["offline_mode"])
@@ -165,7 +171,7 @@ def _seed(why: str, node: dict, source: dict, want: dict) -> list[str]:
 def plan_replica(state: str, node: dict, source: dict, want: dict) -> list[str]:
     """The actions that make this node a running replica of the source. Refusal where they are not safe.
 
-    Actions: fence, stop, clone, configure, start. The order of the questions matters: what forbids everything comes
+    Actions: fence, stop, clone, configure, renew, start. The order of the questions matters: what forbids everything comes
     first, then what only a copy mends, then what a statement mends.
     """
     channel = node["channel"]
@@ -208,6 +214,8 @@ def plan_replica(state: str, node: dict, source: dict, want: dict) -> list[str]:
             f"{state}: this node replicates from {channel['host']}:{channel['port']}, and {_where(want)} is not "
             "writable (super_read_only=ON). A working replica is moved only to a primary."
         )
+    if changed == ["password"] and channel["applier"] == "ON":
+        return [*fence, "renew"]
     if changed:
         return [*fence, "stop", "configure", "start"]
     if state == "stopped" or (state == "unreachable" and channel["io"] == "OFF"):

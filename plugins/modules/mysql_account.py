@@ -50,6 +50,16 @@ options:
           - The password in clear. It is needed to create the account; left out, the present one stays.
           - The server receives it over the socket and writes only its hash to the tables and to the binary log.
         type: str
+      old_password:
+        description:
+          - Whether the password that O(accounts[].password) replaces stays valid (MySQL's dual passwords).
+          - V(retain) lets clients log in with either until they all have the new one. It refuses a third password while
+            the one before is still valid, because clients may use either. Going back to that one is possible.
+          - V(discard) leaves O(accounts[].password) as the only one. Use it once every client has moved, or where a password
+            has leaked.
+        type: str
+        choices: [retain, discard]
+        default: retain
       plugin:
         description: How the account proves itself. V(auth_socket) lets in the operating system's user of the same name.
         type: str
@@ -109,6 +119,16 @@ EXAMPLES = r"""
         privileges:
           "*.*": [REPLICATION SLAVE, BACKUP_ADMIN]
 
+- name: End a rotation, when every client uses the new password
+  foobar.webstack.mysql_account:
+    accounts:
+      - name: guestbook_reader
+        host: 172.30.56.%
+        password: "{{ guestbook_reader_password }}"
+        old_password: discard
+        privileges:
+          guestbook.*: [SELECT]
+
 - name: Let the local exporter in, and its predecessor no more
   foobar.webstack.mysql_account:
     accounts:
@@ -144,6 +164,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_account impo
     complete,
     faults,
     label,
+    passwords,
     shown,
     statements,
     view,
@@ -162,7 +183,8 @@ REMEDIES = {
 
 def read_account(server: mysql.Server, account: dict, known: frozenset) -> dict | None:
     row = server.row(
-        "SELECT plugin, HEX(authentication_string) AS hash, ssl_type <> '' AS require_ssl FROM mysql.user"
+        "SELECT plugin, HEX(authentication_string) AS hash, ssl_type <> '' AS require_ssl,"
+        " HEX(User_attributes ->> '$.additional_password') AS old FROM mysql.user"
         " WHERE User = %s AND Host = %s",
         (account["name"], account["host"]),
     )
@@ -172,6 +194,7 @@ def read_account(server: mysql.Server, account: dict, known: frozenset) -> dict 
     return {
         "plugin": row["plugin"],
         "stored": bytes.fromhex(row["hash"] or ""),
+        "old": bytes.fromhex(row["old"] or ""),
         "require_ssl": bool(row["require_ssl"]),
         "privileges": parse_grants([next(iter(grant.values())) for grant in grants], known),
     }
@@ -191,10 +214,11 @@ def plan(server: mysql.Server, accounts: list[dict]) -> tuple[dict, dict]:
         have = read_account(server, account, known)
         todo[who] = statements(account, have, want)
         if todo[who]:
-            before[who] = view(have, known)
-            after[who] = None if account["state"] == "absent" else view({**account, "privileges": want}, known)
-            if have and any(" BY %s" in statement for statement, _arguments in todo[who]):
-                after[who]["password"] = "changed"  # noqa: S105
+            was, becomes = passwords(todo[who], have)
+            before[who] = have and {**view(have, known), **was}
+            after[who] = None
+            if account["state"] == "present":
+                after[who] = {**view({**account, "privileges": want}, known), **becomes}
     return {who: steps for who, steps in todo.items() if steps}, {"before": before, "after": after}
 
 
@@ -202,6 +226,7 @@ ACCOUNT = {
     "name": {"type": "str", "required": True},
     "host": {"type": "str"},
     "password": {"type": "str", "no_log": True},
+    "old_password": {"type": "str", "choices": ["retain", "discard"], "default": "retain", "no_log": False},
     "plugin": {"type": "str", "choices": [SHA2, SOCKET], "default": SHA2},
     "privileges": {"type": "dict", "default": {}},
     "require_ssl": {"type": "bool", "default": True},

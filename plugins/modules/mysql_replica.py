@@ -29,7 +29,10 @@ notes:
 attributes:
   check_mode:
     support: full
-    description: Reads and plans, and fails where the real run would refuse. It does not wait.
+    description:
+      - Reads and plans, and fails where the real run would refuse. It does not wait.
+      - A new O(source_password) that the source does not know yet is taken for right, with a warning. The account may
+        be due to get it in the same run.
   diff_mode:
     support: full
     description: Shows state, source and fence. Passwords are not shown.
@@ -152,7 +155,8 @@ state_after:
 actions:
   description:
     - What was done, or would be done in check mode, in order.
-    - Of V(fence), V(stop), V(clone), V(configure), V(start), V(reset) and V(open).
+    - Of V(fence), V(stop), V(clone), V(configure), V(renew), V(start), V(reset) and V(open). V(renew) gives the receiver another
+      password, while the applier goes on.
   returned: always
   type: list
   elements: str
@@ -167,6 +171,12 @@ missing_gtid:
   returned: when the source was asked
   type: str
   sample: ""
+databases:
+  description: Names of the users' databases on this node.
+  returned: when the server was asked
+  type: list
+  elements: str
+  sample: [guestbook]
 lag:
   description: Seconds behind the source, as the server tells. Null where it cannot tell.
   returned: always
@@ -188,6 +198,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication 
     PASSING,
     RUNNING,
     Refusal,
+    awaits_account,
     explain,
     name_state,
     plan,
@@ -217,7 +228,7 @@ def observe(server: mysql.Server, want: dict) -> tuple[dict, dict | None, str]:
 
 
 def facts(node: dict, source: dict | None) -> dict:
-    result = {"lag": (node["channel"] or {}).get("lag")}
+    result = {"lag": (node["channel"] or {}).get("lag"), "databases": node["databases"]}
     if source and "uuid" in source:
         result.update(errant_gtid=source["errant"], missing_gtid=source["missing"])
     return result
@@ -235,6 +246,8 @@ def expected(actions: list[str], node: dict, want: dict) -> dict:
     after = view(AFTER[want["state"]], node)
     if "configure" in actions:
         after["source"] = f"{want['source_user']}@{want['source_host']}:{want['source_port']}"
+    if "renew" in actions:
+        after["password"] = "changed"  # noqa: S105
     if "reset" in actions:
         after["source"] = None
     if "clone" in actions:
@@ -284,7 +297,11 @@ def main():
         if not node["gtid_mode"]:
             module.fail_json(msg="gtid_mode is not ON in the server's configuration.", **result)
         open_peers, silent_peers = ask_peers(want["peers"]) if want["state"] == "primary" else ([], [])
-        actions = plan(state, node, source, want, open_peers)
+        if module.check_mode and awaits_account(state, node, source, want):
+            module.warn("The source does not know source_password yet, which is right if this run gives it to the account.")
+            actions = ["renew"]
+        else:
+            actions = plan(state, node, source, want, open_peers)
         if state == "primary" and open_peers:
             module.warn(f"Two primaries: this node is writable, and {', '.join(open_peers)} says that it is, too.")
         if "open" in actions and silent_peers:

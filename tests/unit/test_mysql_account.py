@@ -4,22 +4,26 @@ import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils.mysql_account import (
     complete,
     faults,
+    passwords,
     shown,
     statements,
 )
 from ansible_collections.foobar.webstack.plugins.module_utils.mysql_password import sha256_crypt
 
 SALT = b"01234567890123456789"
-STORED = b"$A$001$" + SALT + sha256_crypt(b"secret", SALT, 1000)
+STORED, OLD = (b"$A$001$" + SALT + sha256_crypt(text, SALT, 1000) for text in (b"secret", b"former"))
 SITE = ("", "50\\%", "*")
-HAVE = {"plugin": "caching_sha2_password", "stored": STORED, "require_ssl": True, "privileges": {}}
-BY_SOCKET = {"plugin": "auth_socket", "stored": b"", "require_ssl": False, "privileges": {}}
+HAVE = {"plugin": "caching_sha2_password", "stored": STORED, "old": b"", "require_ssl": True, "privileges": {}}
+BOTH = {**HAVE, "old": OLD}
+BY_SOCKET = {"plugin": "auth_socket", "stored": b"", "old": b"", "require_ssl": False, "privileges": {}}
+CHANGE = "ALTER USER %s@%s IDENTIFIED WITH caching_sha2_password BY %s"
+RETAIN, DISCARD = f"{CHANGE} RETAIN CURRENT PASSWORD", "ALTER USER %s@%s DISCARD OLD PASSWORD"
 WHO = ("w", "%")
 
 
 def account(**given):
     defaults = {"name": "w", "plugin": "caching_sha2_password", "require_ssl": True, "state": "present"}
-    return complete({**defaults, "password": "secret", **given})
+    return complete({**defaults, "password": "secret", "old_password": "retain", **given})
 
 
 @pytest.mark.parametrize(
@@ -32,11 +36,17 @@ def account(**given):
         ),
         (account(), HAVE, []),
         (account(password=None), HAVE, []),
-        (
-            account(password="new"),
-            HAVE,
-            [("ALTER USER %s@%s IDENTIFIED WITH caching_sha2_password BY %s", (*WHO, "new"))],
-        ),
+        # The one before stays valid, until it is said that nobody uses it any more.
+        (account(password="new"), HAVE, [(RETAIN, (*WHO, "new"))]),
+        (account(password="new", require_ssl=False), HAVE, [(f"{RETAIN} REQUIRE NONE", (*WHO, "new"))]),
+        (account(), BOTH, []),
+        (account(old_password="discard"), BOTH, [(DISCARD, WHO)]),
+        (account(old_password="discard"), HAVE, []),
+        (account(old_password="discard", password=None), BOTH, [(DISCARD, WHO)]),
+        # Back to the one before: both stay valid.
+        (account(password="former"), BOTH, [(RETAIN, (*WHO, "former"))]),
+        (account(password="new", old_password="discard"), HAVE, [(CHANGE, (*WHO, "new"))]),
+        (account(password="new", old_password="discard"), BOTH, [(CHANGE, (*WHO, "new")), (DISCARD, WHO)]),
         (account(require_ssl=False), HAVE, [("ALTER USER %s@%s REQUIRE NONE", WHO)]),
         (account(), {**HAVE, "require_ssl": False}, [("ALTER USER %s@%s REQUIRE SSL", WHO)]),
         (
@@ -66,6 +76,25 @@ def account(**given):
 )
 def test_only_what_differs_is_said(wanted, have, expected):
     assert statements(wanted, have, {}) == expected
+
+
+def test_a_third_password_is_refused_because_clients_may_use_either_of_the_two():
+    with pytest.raises(ValueError, match=r"w@%: the server knows two passwords"):
+        statements(account(password="third"), BOTH, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "have", "before", "after"),
+    [
+        (account(), None, {}, {}),
+        (account(password="new"), HAVE, {}, {"password": "changed", "old_password": "valid"}),
+        (account(password="new", old_password="discard"), HAVE, {}, {"password": "changed"}),
+        (account(old_password="discard"), BOTH, {"old_password": "valid"}, {}),
+        (account(require_ssl=False), BOTH, {"old_password": "valid"}, {"old_password": "valid"}),
+    ],
+)
+def test_a_diff_tells_that_a_password_changes_and_whether_the_old_one_stays(wanted, have, before, after):
+    assert passwords(statements(wanted, have, {}), have) == (before, after)
 
 
 def test_percent_signs_in_names_survive_the_formatting_of_arguments():

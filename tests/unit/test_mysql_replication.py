@@ -5,6 +5,7 @@ import itertools
 import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication import (
     Refusal,
+    awaits_account,
     explain,
     fresh,
     name_state,
@@ -130,7 +131,11 @@ AGAIN = ["stop", "configure", "start"]
         ({"channel": channel(io="CONNECTING")}, {}, {}, []),
         ({"channel": channel(retry_count=10)}, {}, {}, AGAIN),
         ({"channel": channel(ssl_ca="")}, {}, {}, AGAIN),
-        ({"channel": channel(password="old", io="CONNECTING", io_errno=1045)}, {}, {}, AGAIN),
+        # A new password alone: the receiver takes it, and the applier goes on.
+        ({"channel": channel(password="old")}, {}, {}, ["renew"]),
+        ({"channel": channel(password="old", io="CONNECTING", io_errno=1045)}, {}, {}, ["renew"]),
+        ({"channel": channel(password="old", applier="OFF")}, {}, {}, AGAIN),
+        ({"channel": channel(password="old", ssl_ca="")}, {}, {}, AGAIN),
         # The source lets the module in with the same password: the account has been mended since.
         ({"channel": channel(io="CONNECTING", io_errno=1045)}, {}, {}, ["stop", "start"]),
         ({"channel": channel(io="OFF", io_errno=2003)}, {}, {}, ["start"]),
@@ -145,6 +150,21 @@ AGAIN = ["stop", "configure", "start"]
 )
 def test_a_replica_is_made_with_the_least_that_does_it(evidence, source, options, actions):
     assert decide(evidence, source, **options) == actions
+
+
+@pytest.mark.parametrize(
+    ("changes", "errno", "awaits"),
+    [
+        ({"password": "old"}, 1045, True),
+        ({"password": "old"}, 2003, False),
+        ({"password": "old", "ssl_ca": ""}, 1045, False),
+        ({"password": "old", "io": "OFF"}, 1045, False),
+        ({}, 1045, False),
+    ],
+)
+def test_a_dry_run_foresees_that_the_account_gets_the_new_password(changes, errno, awaits):
+    here, there = node(channel=channel(**changes)), {"errno": errno, "error": "denied"}
+    assert awaits_account(name_state(here, there, WANT), here, there, WANT) is awaits
 
 
 @pytest.mark.parametrize(

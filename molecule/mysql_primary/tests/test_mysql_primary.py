@@ -221,8 +221,11 @@ def test_changed_settings_and_passwords_leave_the_primary_open():
         converge(mysql_server_settings={"max_connections": 123}, mysql_primary_accounts=accounts)
         assert sql(PRIMARY, "SELECT @@max_connections") == sql(REPLICA, "SELECT @@max_connections") == "123"
         assert uses(PRIMARY) == (True, True)
-        assert login(PRIMARY, WRITER).failed
         assert login(PRIMARY, (WRITER[0], "another")).rc == 0
+        assert login(PRIMARY, WRITER).rc == 0, "clients that have not got the new password yet were shut out"
+        converge(mysql_primary_accounts=[{**accounts[0], "old_password": "discard"}])
+        assert login(PRIMARY, (WRITER[0], "another")).rc == 0
+        assert login(PRIMARY, WRITER).failed
     assert login(PRIMARY, WRITER).rc == 0
 
 

@@ -76,6 +76,39 @@ def test_all_privileges_are_recognised_at_every_level(manage):
     assert not manage({**ACCOUNT, "privileges": {"my_app.*": ["SELECT"]}})["changed"]
 
 
+def test_two_passwords_log_in_until_the_old_one_is_discarded(manage, primary, secondary):
+    def accepted():
+        return [number for number in ("first", "second", "third") if log_in(secondary, "SELECT 1", password=f"{number}-of-the-test").rc == 0]
+
+    second = {**ACCOUNT, "password": "second-of-the-test"}
+    manage(ACCOUNT)
+    assert not manage({**ACCOUNT, "old_password": "discard"})["changed"]
+    foretold = manage(second, check=True)
+    assert accepted() == ["first"]
+    done = manage(second)
+    assert done["accounts"] == foretold["accounts"]
+    assert "RETAIN CURRENT PASSWORD" in done["accounts"]["visitor@%"][0]
+    assert accepted() == ["first", "second"]
+    assert not manage(second)["changed"]
+
+    refused = manage({**ACCOUNT, "password": "third-of-the-test"})
+    assert "visitor@%: the server knows two passwords" in refused["msg"]
+    assert accepted() == ["first", "second"]
+    manage(ACCOUNT)
+    assert accepted() == ["first", "second"], "on the way back, too, nobody is shut out"
+    manage(second)
+
+    assert manage({**second, "old_password": "discard"}, check=True)["changed"]
+    assert accepted() == ["first", "second"]
+    ended = manage({**second, "old_password": "discard"})
+    assert ended["accounts"] == {"visitor@%": ["ALTER USER visitor@% DISCARD OLD PASSWORD"]}
+    assert accepted() == ["second"]
+    assert not manage({**second, "old_password": "discard"})["changed"]
+    assert not manage(second)["changed"]
+    for result in (foretold, done, refused, ended):
+        assert "of-the-test" not in result["shown"]
+
+
 def test_an_account_by_socket_belongs_to_the_user_of_that_name(manage, primary):
     manage({"name": "games", "plugin": "auth_socket"})
     assert not manage({"name": "games", "plugin": "auth_socket"})["changed"]

@@ -291,8 +291,29 @@ def test_a_new_password_is_taken_over_once(primary, replica):
         primary.sql("ALTER USER replication IDENTIFIED BY 'of-the-second-year'")
         replica.sql("STOP REPLICA", "START REPLICA")
         assert follow(replica)["msg"].startswith("auth_failed")
-        assert follow(replica, source_password="of-the-second-year")["actions"] == ["stop", "configure", "start"]
+        assert follow(replica, source_password="of-the-second-year")["actions"] == ["renew"]
         assert not follow(replica, source_password="of-the-second-year")["changed"]
+    finally:
+        primary.sql(f"ALTER USER replication IDENTIFIED BY '{PASSWORD}'")
+
+
+def test_the_applier_goes_on_while_the_receiver_gets_another_password(primary, replica):
+    def applier():
+        return replica.sql("SELECT THREAD_ID FROM performance_schema.replication_applier_status_by_coordinator")
+
+    follow(replica)
+    before = applier()
+    try:
+        foretold = follow(replica, check=True, source_password="of-the-third-year")
+        assert foretold["actions"] == ["renew"]
+        assert "does not know source_password yet" in foretold["warnings"]
+        assert follow(replica, source_password="of-the-third-year")["failed"], "without the account, nothing is changed"
+        primary.sql("ALTER USER replication IDENTIFIED BY 'of-the-third-year' RETAIN CURRENT PASSWORD")
+        assert follow(replica, source_password="of-the-third-year")["actions"] == ["renew"]
+        assert applier() == before != ""
+        primary.sql("ALTER USER replication DISCARD OLD PASSWORD")
+        replica.sql("STOP REPLICA IO_THREAD", "START REPLICA IO_THREAD")
+        assert not follow(replica, source_password="of-the-third-year")["changed"]
     finally:
         primary.sql(f"ALTER USER replication IDENTIFIED BY '{PASSWORD}'")
 
