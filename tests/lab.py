@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,19 @@ def playbook(*arguments, inventories=(INVENTORY,), **options):
     """Run ansible-playbook over the lab."""
     given = [word for inventory in inventories for word in ("--inventory", str(inventory))]
     return run("ansible-playbook", *given, *map(str, arguments), timeout=900, **options)
+
+
+def converge(scenario, *arguments, **variables):
+    """Apply the role of one of Molecule's scenarios again, with other variables."""
+    return run(
+        Path(sys.executable).with_name("ansible-playbook"),
+        f"--inventory={CHECKOUT}/molecule/{scenario}/inventory",
+        f"--extra-vars={json.dumps(variables)}",
+        *arguments,
+        CHECKOUT / "molecule" / scenario / "converge.yml",
+        check=False,
+        timeout=300,
+    )
 
 
 def wait_until(question, seconds=60):

@@ -5,27 +5,62 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from ansible_collections.foobar.webstack.plugins.module_utils.certificates import faults as certificate_faults
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names of the role's own sections
 RESERVED = ("metrics", "peers")
 PEERS_PORT = 1024
+CERTIFICATES = "/etc/haproxy/certs"
+
+# The settings with a smallest and a largest value. HTTP/2 needs the buffer; the rest is what HAProxy takes.
+RANGES = {
+    "hsts_max_age": (0, 2**31 - 1),
+    "request_limit": (0, 2**31 - 1),
+    "request_period": (1, 86400),
+    "connection_limit": (0, 2**30),
+    "max_body_size": (0, 2**53),
+    "max_headers": (1, 32767),
+    "buffer_size": (16384, 2**24),
+}
+PRELOAD_MAX_AGE = 31536000  # https://hstspreload.org/#submission-requirements
+# Settings that a frontend may have for itself, of mode http alone
+HTTP_ONLY = (
+    "hsts_max_age",
+    "hsts_include_subdomains",
+    "hsts_preload",
+    "request_limit",
+    "request_period",
+    "connection_limit",
+    "exempt_networks",
+    "request_timeout",
+    "max_body_size",
+    "methods",
+    "blocked_paths",
+    "security_headers",
+    "acme_backend",
+)
 
 
 def faults(
     frontends: list[Mapping[str, Any]],
     backends: list[Mapping[str, Any]],
     certificates: list[Mapping[str, Any]],
+    certificate_directories: list[str],
     peers: list[Mapping[str, Any]],
     peer_name: str,
     metrics: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> list[str]:
     """Return one sentence for each fault: variable, value given, right form. An empty list is a usable configuration.
 
-    The arguments are the role's variables, which its argument_specs have checked; metrics is {address, port}.
+    The arguments are the role's variables, which its argument_specs have checked; metrics is {address, port}, settings
+    holds the variables that a frontend may have for itself, and others of one value, by their names without haproxy_.
     A number or a boolean may still be text, as ansible-core 2.18 makes of a template. Private keys are never quoted.
     """
     return [
@@ -37,7 +72,14 @@ def faults(
         *(fault for frontend in frontends for fault in _frontend_faults(frontend, backends, certificates)),
         *(fault for backend in backends for fault in _backend_faults(backend)),
         *(fault for certificate in certificates for fault in _certificate_faults(certificate)),
+        *_directory_faults(certificate_directories),
         *_peer_faults(peers, peer_name),
+        *_setting_faults("haproxy_", settings, settings),
+        *(
+            fault
+            for frontend in frontends
+            for fault in _setting_faults(f"haproxy_frontends[{frontend['name']}].", frontend, {**settings, **frontend})
+        ),
     ]
 
 
@@ -89,6 +131,17 @@ def _frontend_faults(
         yield f"{where} has mode {mode}, but its default_backend {target!r} has mode {modes[target]}: give both the same"
     if redirect and mode == "tcp":
         yield f"{where}.redirect_https is true in mode tcp: only mode http can redirect"
+    if mode == "tcp":
+        for name in HTTP_ONLY:
+            if name in frontend:
+                yield f"{where}.{name} is {frontend[name]!r} in mode tcp, which sees no requests: leave it out, or use mode http"
+    challenge = frontend.get("acme_backend")
+    if challenge is not None and mode == "http":
+        if modes.get(challenge) != "http":
+            http = (name for name, of in modes.items() if of == "http")
+            yield f"{where}.acme_backend is {challenge!r}, which is no backend in mode http: name one of haproxy_backends ({_listed(http)})"
+        if all(_true(bind.get("tls")) for bind in frontend["bind"]):
+            yield f"{where}.acme_backend is {challenge!r}, but no bind is without tls, and authorities ask in plain http: bind port 80 too"
     for index, bind in enumerate(frontend["bind"]):
         if _true(bind.get("tls")) and not certificates:
             yield f"{where}.bind[{index}].tls is true, but haproxy_certificates is []: give at least one certificate"
@@ -105,6 +158,12 @@ def _backend_faults(backend: Mapping[str, Any]) -> Iterator[str]:
     for option in ("fall", "rise"):
         if int(check.get(option, 1)) < 1:
             yield f"{where}.health_check.{option} is {check[option]}: use 1 or more checks"
+    if int(backend.get("retries", 0)) < 0:
+        yield f"{where}.retries is {backend['retries']}: use 0 or more"
+    again = [event for event in backend.get("retry_on", ()) if event not in ("none", "conn-failure")]
+    if tcp and again:
+        yield f"{where}.retry_on is {again[0]!r} in mode tcp, which sees no answers: use 'conn-failure' alone, or mode http"
+    yield from _tls_faults(f"{where}.tls", backend.get("tls"))
     yield from _name_faults(f"{where}.servers", servers)
     for server in servers:
         server_where = f"{where}.servers[{server['name']}]"
@@ -125,27 +184,64 @@ def _backend_faults(backend: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.stick.name is missing: name the {stick['on']} that identifies a client"
 
 
+def _tls_faults(where: str, tls: Mapping[str, Any] | None) -> Iterator[str]:
+    if tls:
+        for fault in certificate_faults(tls["ca"]):
+            yield f"{where}.ca: {fault}"
+        if not NAME.fullmatch(tls["server_name"]):
+            yield f"{where}.server_name is {tls['server_name']!r}: give a DNS name that the servers' certificates hold"
+
+
 def _certificate_faults(certificate: Mapping[str, Any]) -> Iterator[str]:
-    where = f"haproxy_certificates[{certificate['name']}]"
-    text = certificate["certificate"].strip()
-    if not re.match(r"-----BEGIN CERTIFICATE-----\s", text) or not text.endswith("-----END CERTIFICATE-----"):
-        lines = [line[:40] for line in text.splitlines()] or [""]
-        given = (
-            "holds a private key" if "PRIVATE KEY" in text else f"begins with {lines[0]!r} and ends with {lines[-1]!r}"
-        )
-        yield (
-            f"{where}.certificate is no PEM text, it {given}: give the certificate and its chain themselves, "
-            "from '-----BEGIN CERTIFICATE-----' to '-----END CERTIFICATE-----'"
-        )
-    if not re.fullmatch(
-        r"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----\s.*-----END ([A-Z]+ )*PRIVATE KEY-----",
-        certificate["private_key"].strip(),
-        re.S,
+    for fault in certificate_faults(
+        certificate["certificate"], certificate["private_key"], certificate.get("names", ())
     ):
+        yield f"haproxy_certificates[{certificate['name']}]: {fault}"
+
+
+def _directory_faults(directories: list[str]) -> Iterator[str]:
+    for index, path in enumerate(directories):
+        where = f"haproxy_certificate_directories[{index}] is {path!r}"
+        if not re.fullmatch(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*){2,}", path):
+            yield f"{where}: give an absolute path of at least two directories, such as /etc/haproxy/acme"
+        elif path in (CERTIFICATES, *directories[:index]):
+            yield f"{where}, which is in use: give a directory of its own, such as /etc/haproxy/acme"
+
+
+def _setting_faults(where: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the settings given in one place; settings are all that are in force there."""
+    for name, (low, high) in RANGES.items():
+        if name in given and not low <= int(given[name]) <= high:
+            yield f"{where}{name} is {given[name]}: use {low} to {high}"
+    for network in given.get("exempt_networks", ()):
+        if not _network(network):
+            yield f"{where}exempt_networks has {network!r}: give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
+    for method in given.get("methods", ()):
+        if not re.fullmatch("[A-Z]+", method):
+            yield f"{where}methods has {method!r}: give a method in capital letters, such as GET"
+    for path in given.get("blocked_paths", ()):
+        if not re.fullmatch(r"/[A-Za-z0-9._~@+=/-]*", path) or path == "/":
+            yield f"{where}blocked_paths has {path!r}: give a part of a path that begins with '/', such as /wp-admin, not encoded"
+    for header, value in given.get("security_headers", {}).items():
+        if header.lower() == "strict-transport-security":
+            yield f"{where}security_headers has {header}: set {where}hsts_max_age instead"
+        elif not re.fullmatch("[A-Za-z0-9-]+", header) or not re.fullmatch("[ -~]*", str(value)):
+            yield f"{where}security_headers has {header!r}: {value!r}: use a header's name, and a value of printable ASCII in one line"
+    preload = _true(settings.get("hsts_preload")) and any(name.startswith("hsts_") for name in given)
+    age = int(settings.get("hsts_max_age", 0))
+    if preload and not (_true(settings.get("hsts_include_subdomains")) and age >= PRELOAD_MAX_AGE):
         yield (
-            f"{where}.private_key is no PEM text (it is not shown): give the key itself, "
-            "from '-----BEGIN PRIVATE KEY-----' to '-----END PRIVATE KEY-----'"
+            f"{where}hsts_preload is true, which the browsers' list takes only with hsts_include_subdomains: true and "
+            f"hsts_max_age of {PRELOAD_MAX_AGE} or more (it is {age}): set both"
         )
+
+
+def _network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _peer_faults(peers: list[Mapping[str, Any]], peer_name: str) -> Iterator[str]:

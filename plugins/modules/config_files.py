@@ -45,6 +45,34 @@ options:
         description: Permissions, octal in quotes or symbolic.
         type: str
         default: "0644"
+  directories:
+    description: Directories of the configuration. Missing ones are made before the files.
+    type: list
+    elements: dict
+    default: []
+    version_added: 0.2.0
+    suboptions:
+      path:
+        description: Absolute path on the host.
+        type: path
+        required: true
+      prune:
+        description:
+          - Remove the files of the directory whose first line is this one and which O(files) does not name.
+            Other files, and those of directories below it, stay.
+        type: str
+      owner:
+        description: Name of the user who owns the directory.
+        type: str
+        default: root
+      group:
+        description: Name of the group that owns the directory.
+        type: str
+        default: root
+      mode:
+        description: Permissions, octal in quotes or symbolic.
+        type: str
+        default: "0755"
   validate:
     description:
       - Command that succeeds when the files are good. It runs after a change, without a shell.
@@ -88,13 +116,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_files:
-  description: Paths of the files whose text, owner or permissions changed, in the order of O(files).
+  description: Paths of the directories and files that were made, removed, or whose text, owner or permissions changed.
   returned: success
   type: list
   elements: str
   sample: [/etc/mysql/mysql.conf.d/zz-site.cnf]
 """
 
+import contextlib
 import os
 import tempfile
 
@@ -107,6 +136,13 @@ FILE_SPEC = {
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
     "mode": {"type": "str", "default": "0644"},
+}
+DIRECTORY_SPEC = {
+    "path": {"type": "path", "required": True},
+    "prune": {"type": "str"},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+    "mode": {"type": "str", "default": "0755"},
 }
 
 
@@ -121,30 +157,83 @@ class ConfigFilesModule(AnsibleModule):
         self.log("Invoked for " + ", ".join(file["path"] for file in self.params["files"]))
 
 
-class File:
-    """One file: what it shall be, and what it was when the task began."""
+class Path:
+    """A path that shall have an owner and permissions, and those it had when the task began."""
 
     def __init__(self, module: AnsibleModule, params: dict):
         self.module = module
         self.path = params["path"]
-        self.secret = params["secret"] is not None
-        self.text = (params["secret"] if self.secret else params["content"]).encode()
         self.attributes = module.load_file_common_arguments(params, path=self.path)
-        self.old_text = None
-        if os.path.exists(self.path):
-            with open(self.path, "rb") as file:
-                self.old_text = file.read()
-            self.old_stat = os.stat(self.path)
+        self.old_stat = os.stat(self.path) if os.path.exists(self.path) else None
 
-    def differs(self) -> bool:
-        """Say whether the text, owner or permissions are not as they shall be. Nothing is written."""
-        if self.text != self.old_text:
-            return True
+    def attributes_differ(self) -> bool:
         mode, self.module.check_mode = self.module.check_mode, True
         try:
             return self.module.set_fs_attributes_if_different(self.attributes, changed=False)
         finally:
             self.module.check_mode = mode
+
+    def restore_attributes(self) -> None:
+        os.chown(self.path, self.old_stat.st_uid, self.old_stat.st_gid)
+        os.chmod(self.path, self.old_stat.st_mode & 0o7777)
+
+
+class Directory(Path):
+    """One directory, and the files in it that are to go."""
+
+    def __init__(self, module: AnsibleModule, params: dict):
+        super().__init__(module, params)
+        self.prune = params["prune"]
+
+    def stale(self, kept: set[str]) -> list[File]:
+        if self.old_stat is None or self.prune is None:
+            return []
+        paths = sorted(entry.path for entry in os.scandir(self.path) if entry.is_file(follow_symlinks=False))
+        return [StaleFile(self.module, path) for path in paths if path not in kept and self._ours(path)]
+
+    def _ours(self, path: str) -> bool:
+        with open(path, "rb") as file:
+            return file.readline().strip() == self.prune.encode()
+
+    def differs(self) -> bool:
+        return self.old_stat is None or self.attributes_differ()
+
+    def write(self) -> None:
+        os.makedirs(self.path, mode=0o700, exist_ok=True)
+        self.module.set_fs_attributes_if_different(self.attributes, changed=False)
+
+    def restore(self) -> None:
+        if self.old_stat is not None:
+            self.restore_attributes()
+            return
+        with contextlib.suppress(OSError):  # it was not made yet, or somebody else has put a file into it
+            os.rmdir(self.path)
+
+    def diff(self) -> dict:
+        before = "" if self.old_stat is None else f"mode {self.old_stat.st_mode & 0o7777:04o}\n"
+        return {
+            "before_header": self.path,
+            "after_header": self.path,
+            "before": before,
+            "after": f"mode {self.attributes['mode']}\n",
+        }
+
+
+class File(Path):
+    """One file: what it shall be, and what it was when the task began."""
+
+    def __init__(self, module: AnsibleModule, params: dict):
+        super().__init__(module, params)
+        self.secret = params["secret"] is not None
+        self.text = (params["secret"] if self.secret else params["content"]).encode()
+        self.old_text = None
+        if self.old_stat is not None:
+            with open(self.path, "rb") as file:
+                self.old_text = file.read()
+
+    def differs(self) -> bool:
+        """Say whether the text, owner or permissions are not as they shall be. Nothing is written."""
+        return self.text != self.old_text or self.attributes_differ()
 
     def write(self) -> None:
         if self.text != self.old_text:
@@ -158,8 +247,7 @@ class File:
                 os.unlink(self.path)
             return
         self._replace(self.old_text)
-        os.chown(self.path, self.old_stat.st_uid, self.old_stat.st_gid)
-        os.chmod(self.path, self.old_stat.st_mode & 0o7777)
+        self.restore_attributes()
 
     def _replace(self, text: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.module.tmpdir)
@@ -181,20 +269,36 @@ class File:
         return {"before_header": self.path, "after_header": self.path, "before": before, "after": after}
 
 
-def write(module: AnsibleModule, files: list[File]) -> None:
-    """Write the files and let the command judge them, or end the module with all of them as they were."""
+class StaleFile(File):
+    """A file that is to go, and comes back when the others are refused. What it holds may be secret."""
+
+    def __init__(self, module: AnsibleModule, path: str):
+        super().__init__(module, {"path": path, "secret": ""})
+
+    def differs(self) -> bool:
+        return True
+
+    def write(self) -> None:
+        os.unlink(self.path)
+
+    def diff(self) -> dict:
+        return {"before_header": self.path, "after_header": self.path, "before": "(not shown)\n", "after": ""}
+
+
+def write(module: AnsibleModule, paths: list[Directory | File]) -> None:
+    """Write directories and files and let the command judge them, or end the module with all of them as they were."""
     command = module.params["validate"]
     try:
-        for file in files:
-            file.write()
+        for path in paths:
+            path.write()
         if command:
             code, out, error = module.run_command(command)
             if code:
                 said = (error or out).strip()
                 module.fail_json(msg=f"{command} refused the files, all are as they were: {said}", rc=code)
     except BaseException:  # SystemExit of a failed module too
-        for file in files:
-            file.restore()
+        for path in reversed(paths):
+            path.restore()
         raise
 
 
@@ -209,17 +313,22 @@ def main():
                 "mutually_exclusive": [("content", "secret")],
                 "required_one_of": [("content", "secret")],
             },
+            "directories": {"type": "list", "elements": "dict", "default": [], "options": DIRECTORY_SPEC},
             "validate": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    changed = [file for file in (File(module, params) for params in module.params["files"]) if file.differs()]
+    directories = [Directory(module, params) for params in module.params["directories"]]
+    files = [File(module, params) for params in module.params["files"]]
+    kept = {file.path for file in files}
+    stale = [file for directory in directories for file in directory.stale(kept)]
+    changed = [path for path in (*directories, *files, *stale) if path.differs()]
     if changed and not module.check_mode:
         write(module, changed)
     module.exit_json(
         changed=bool(changed),
-        changed_files=[file.path for file in changed],
-        diff=[file.diff() for file in changed],
+        changed_files=[path.path for path in changed],
+        diff=[path.diff() for path in changed],
     )
 
 

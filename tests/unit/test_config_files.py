@@ -15,8 +15,9 @@ OWNER = {"owner": USER, "group": str(os.getgid())}
 
 @pytest.fixture
 def run(capsys):
-    def run(files, **arguments):
-        arguments = {"files": [{**OWNER, **file} for file in files], "_ansible_diff": True, **arguments}
+    def run(files, directories=(), **arguments):
+        files, directories = ([{**OWNER, **path} for path in paths] for paths in (files, directories))
+        arguments = {"files": files, "directories": directories, "_ansible_diff": True, **arguments}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             config_files.main()
         return json.loads(capsys.readouterr().out)
@@ -93,3 +94,53 @@ def test_a_secret_is_shown_nowhere(run, tmp_path):
 
 def test_text_is_required(run, tmp_path):
     assert "content, secret" in run([{"path": str(tmp_path / "a")}])["msg"]
+
+
+MARK = "# Ansible managed: keys"
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A directory with two files of ours, one of the administrator's, and a directory below it."""
+    directory = tmp_path / "keys"
+    (directory / "below").mkdir(parents=True)
+    for name, text in {"kept": f"{MARK}\na\n", "stale": f"{MARK}\nthe old secret\n", "theirs": f"x\n{MARK}\n"}.items():
+        (directory / name).write_text(text)
+    (directory / "below/ours").write_text(MARK)
+    return directory
+
+
+def pruned(keys):
+    return {
+        "files": [{"path": str(keys / "kept"), "secret": f"{MARK}\na\n"}],
+        "directories": [{"path": str(keys), "mode": "0700", "prune": MARK}],
+    }
+
+
+def test_a_file_of_ours_that_is_no_longer_named_is_removed_and_no_other(run, keys):
+    result = run(**pruned(keys))
+    assert result["changed_files"] == [str(keys), str(keys / "stale")]
+    assert "the old secret" not in json.dumps(result)
+    assert sorted(path.name for path in keys.rglob("*")) == ["below", "kept", "ours", "theirs"]
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+    assert not run(**pruned(keys))["changed"]
+
+
+@pytest.mark.parametrize("arguments", [{"validate": "false"}, {"_ansible_check_mode": True}])
+def test_a_removed_file_comes_back_when_the_others_are_refused_and_stays_in_check_mode(run, keys, arguments):
+    (keys / "stale").chmod(0o640)
+    keys.chmod(0o755)
+    run(**pruned(keys), **arguments)
+    assert (keys / "stale").read_text() == f"{MARK}\nthe old secret\n"
+    assert stat.S_IMODE((keys / "stale").stat().st_mode) == 0o640
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(("command", "stays"), [("true", True), ("false", False)])
+def test_a_directory_is_made_unless_the_files_are_refused(run, tmp_path, command, stays):
+    directory = tmp_path / "new/empty"
+    assert run([], [{"path": str(directory), "mode": "0750"}], validate=command)["failed" if not stays else "changed"]
+    assert directory.exists() == stays
+    if stays:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o750
+        assert not run([], [{"path": str(directory), "mode": "0750"}])["changed"]

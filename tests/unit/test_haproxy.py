@@ -1,13 +1,31 @@
 """What the variables of the role haproxy must satisfy together, and what a fault says."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy import faults
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
-KEY = "-----BEGIN PRIVATE KEY-----\nsesame\n-----END PRIVATE KEY-----\n"
+
+def issue(days):
+    """A certificate that signed itself, ending in so many days, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "www.example.com")])
+    end = datetime.now(UTC) + timedelta(days=days)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, end - timedelta(days=9), end)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.decode(), text.decode()
+
+
+CERTIFICATE, KEY = issue(days=8)
 METRICS = {"address": "127.0.0.1", "port": 8404}
+SETTINGS = {"hsts_max_age": 31536000, "hsts_include_subdomains": False, "hsts_preload": False, "request_limit": "2000"}
 
 
 def frontend(**changes):
@@ -30,8 +48,11 @@ def peer(**changes):
     return {"name": "lb1", "address": "192.0.2.11"} | changes
 
 
-def found(frontends=(), backends=(), certificates=(), peers=(), peer_name="", metrics=METRICS):
-    return faults(list(frontends), list(backends), list(certificates), list(peers), peer_name, metrics)
+def found(
+    frontends=(), backends=(), certificates=(), directories=(), peers=(), peer_name="", metrics=METRICS, **settings
+):
+    lists = map(list, (frontends, backends, certificates, directories, peers))
+    return faults(*lists, peer_name, metrics, SETTINGS | settings)
 
 
 TLS = [{"port": 80}, {"port": 443, "tls": True}]
@@ -44,18 +65,40 @@ TLS = [{"port": 80}, {"port": 443, "tls": True}]
         pytest.param(
             {
                 "frontends": [
-                    frontend(bind=TLS, redirect_https=True),
+                    frontend(
+                        bind=TLS,
+                        redirect_https=True,
+                        acme_backend="web",
+                        hsts_preload=True,
+                        hsts_include_subdomains=True,
+                        exempt_networks=["192.0.2.1", "2001:db8::/32"],
+                        methods=[],
+                        blocked_paths=["/.", "/wp-admin/"],
+                        security_headers={
+                            "Content-Security-Policy": "default-src 'self'; img-src \"*\" %41$",
+                            "X-Frame-Options": "",
+                        },
+                    ),
                     frontend(name="database", mode="tcp", bind=[{"port": 6446}], default_backend="mysql"),
                 ],
                 "backends": [
                     backend(
                         server(), server(name="web2"), cookie={"name": "SERVER"}, stick={"on": "header", "name": "X"}
                     ),
-                    backend(server(port=3306, check_port=9201, weight=0), name="mysql", mode="tcp", stick={}),
+                    backend(
+                        server(port=3306, check_port=9201, weight=0),
+                        name="mysql",
+                        mode="tcp",
+                        stick={},
+                        retries=0,
+                        retry_on=["conn-failure"],
+                        tls={"ca": CERTIFICATE, "server_name": "mysql.example.com"},
+                    ),
                 ],
-                "certificates": [certificate(), certificate(name="old", private_key=KEY.replace("PRI", "RSA PRI"))],
+                "certificates": [certificate(), certificate(name="other")],
                 "peers": [peer(), peer(name="lb2", address="192.0.2.12")],
                 "peer_name": "lb2",
+                "directories": ["/etc/haproxy/acme", "/srv/certs.d"],
             },
             id="everything",
         ),
@@ -181,28 +224,91 @@ def pair(frontend_changes=None, *servers, certificates=(), **backend_changes):
         ),
         (
             {"certificates": [certificate(certificate="/etc/ssl/site.pem")]},
-            "haproxy_certificates[site].certificate is no PEM text, it begins with '/etc/ssl/site.pem' and ends with "
-            "'/etc/ssl/site.pem': give the certificate and its chain themselves, from '-----BEGIN CERTIFICATE-----' to "
-            "'-----END CERTIFICATE-----'",
+            "haproxy_certificates[site]: this is no certificate: give the text that begins with -----BEGIN CERTIFICATE-----",
         ),
         (
-            {"certificates": [certificate(certificate=KEY)]},
-            "haproxy_certificates[site].certificate is no PEM text, it holds a private key: give the certificate and its chain "
-            "themselves, from '-----BEGIN CERTIFICATE-----' to '-----END CERTIFICATE-----'",
-        ),
-        (
-            {"certificates": [certificate(private_key="sesame")]},
-            "haproxy_certificates[site].private_key is no PEM text (it is not shown): give the key itself, from "
-            "'-----BEGIN PRIVATE KEY-----' to '-----END PRIVATE KEY-----'",
+            {"certificates": [certificate(private_key=issue(days=8)[1])]},
+            "haproxy_certificates[site]: the private key does not belong to the certificate: give the key that it was requested with",
         ),
         (
             {"peers": [peer(), peer(name="lb2")], "peer_name": "lb3"},
             "haproxy_peer_name is 'lb3', which is none of haproxy_peers: name this host's own (lb1, lb2)",
         ),
+        (
+            pair({"mode": "tcp", "methods": ["GET"]}, mode="tcp"),
+            "haproxy_frontends[www].methods is ['GET'] in mode tcp, which sees no requests: leave it out, or use mode http",
+        ),
+        (
+            pair({"acme_backend": "acme"}),
+            "haproxy_frontends[www].acme_backend is 'acme', which is no backend in mode http: name one of haproxy_backends (web)",
+        ),
+        (
+            pair({"acme_backend": "web", "bind": [{"port": 443, "tls": True}]}, certificates=[certificate()]),
+            "haproxy_frontends[www].acme_backend is 'web', but no bind is without tls, and authorities ask in plain http: bind port 80 too",
+        ),
+        (pair(retries=-1), "haproxy_backends[web].retries is -1: use 0 or more"),
+        (
+            pair({"mode": "tcp"}, mode="tcp", retry_on=["conn-failure", "404"]),
+            "haproxy_backends[web].retry_on is '404' in mode tcp, which sees no answers: use 'conn-failure' alone, or mode http",
+        ),
+        (
+            pair(tls={"ca": "/etc/ca.pem", "server_name": "web.example.com"}),
+            "haproxy_backends[web].tls.ca: this is no certificate: give the text that begins with -----BEGIN CERTIFICATE-----",
+        ),
+        (
+            pair(tls={"ca": CERTIFICATE, "server_name": "web one"}),
+            "haproxy_backends[web].tls.server_name is 'web one': give a DNS name that the servers' certificates hold",
+        ),
+        (
+            {"directories": ["acme"]},
+            "haproxy_certificate_directories[0] is 'acme': give an absolute path of at least two directories, such as /etc/haproxy/acme",
+        ),
+        (
+            {"directories": ["/etc/haproxy/certs"]},
+            "haproxy_certificate_directories[0] is '/etc/haproxy/certs', which is in use: give a directory of its own, such as /etc/haproxy/acme",
+        ),
+        ({"request_limit": "-1"}, "haproxy_request_limit is -1: use 0 to 2147483647"),
+        (pair({"request_period": 0}), "haproxy_frontends[www].request_period is 0: use 1 to 86400"),
+        ({"buffer_size": 8192}, "haproxy_buffer_size is 8192: use 16384 to 16777216"),
+        (
+            {"exempt_networks": ["10.0.0.0/8", "office"]},
+            "haproxy_exempt_networks has 'office': give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32",
+        ),
+        (
+            pair({"methods": ["get"]}),
+            "haproxy_frontends[www].methods has 'get': give a method in capital letters, such as GET",
+        ),
+        (
+            {"blocked_paths": ["wp admin"]},
+            "haproxy_blocked_paths has 'wp admin': give a part of a path that begins with '/', such as /wp-admin, not encoded",
+        ),
+        (
+            {"blocked_paths": ["/"]},
+            "haproxy_blocked_paths has '/': give a part of a path that begins with '/', such as /wp-admin, not encoded",
+        ),
+        (
+            {"security_headers": {"X-A": "a\r\nSet-Cookie: b"}},
+            "haproxy_security_headers has 'X-A': 'a\\r\\nSet-Cookie: b': use a header's name, and a value of printable ASCII in one line",
+        ),
+        (
+            {"security_headers": {"Strict-Transport-Security": "max-age=1"}},
+            "haproxy_security_headers has Strict-Transport-Security: set haproxy_hsts_max_age instead",
+        ),
+        (
+            pair({"hsts_preload": True}),
+            "haproxy_frontends[www].hsts_preload is true, which the browsers' list takes only with hsts_include_subdomains: true and "
+            "hsts_max_age of 31536000 or more (it is 31536000): set both",
+        ),
     ],
 )
 def test_a_fault_says_variable_value_and_right_form(variables, fault):
     assert found(**variables) == [fault]
+
+
+def test_a_certificate_that_has_ended_is_refused():
+    certificate, key = issue(days=-1)
+    (fault,) = found(certificates=[{"name": "site", "certificate": certificate, "private_key": key}])
+    assert fault.startswith("haproxy_certificates[site]: the certificate ended on ")
 
 
 def test_all_faults_are_found_at_once():

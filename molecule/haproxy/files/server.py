@@ -1,13 +1,15 @@
 #!/usr/bin/python3
-"""Server number N to balance: HTTP on 808N, TCP on 330N, and what a database says of itself on 920N.
+"""Server number N to balance: HTTP on 808N, HTTPS on 844N, TCP on 330N, and what a database says of itself on 920N.
 
-It is unhealthy on 808N while /run/server-N/sick exists, and answers /write and /read on 920N with 200 while a file of that name does.
+It is unhealthy on 808N and 844N while /run/server-N/sick exists, and answers /write and /read on 920N with 200 while a file of that name does;
+so it does with the challenges of a certificate authority on 840N. On 8442 it has a certificate of another name.
 """
 
 import http.server
 import json
 import pathlib
 import socketserver
+import ssl
 import sys
 import threading
 
@@ -42,13 +44,30 @@ class Web(Handler):
         if self.path == "/health":
             return self.answer(503 if (SWITCHES / "sick").exists() else 200)
         seen = {name.lower(): self.headers.get_all(name) for name in self.headers}
-        login = [("Set-Cookie", f"SESSION=of-web{NUMBER}")] if self.path == "/login" else []
-        return self.answer(200, json.dumps(seen).encode(), login)
+        headers = {"/login": ("Set-Cookie", f"SESSION=of-web{NUMBER}"), "/framed": ("X-Frame-Options", "DENY")}
+        return self.answer(200, json.dumps(seen).encode(), [headers[self.path]] if self.path in headers else [])
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        return self.answer(200)
+
+    def do_OPTIONS(self):
+        return self.answer(200)
+
+    do_TRACE = do_OPTIONS  # noqa: N815
 
 
 class State(Handler):
+    missing = 503
+
     def do_GET(self):
-        return self.answer(200 if (SWITCHES / self.path.strip("/").partition("?")[0]).exists() else 503)
+        return self.answer(
+            200 if (SWITCHES / self.path.rpartition("/")[2].partition("?")[0]).exists() else self.missing
+        )
+
+
+class Challenge(State):
+    missing = 404
 
 
 class Database(socketserver.StreamRequestHandler):
@@ -66,8 +85,15 @@ class DatabaseServer(socketserver.ThreadingTCPServer):
 
 
 SWITCHES.mkdir(exist_ok=True)
+secure = Server(("", 8440 + NUMBER), Web)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+certificate = "servers" if NUMBER == 1 else "stranger"
+context.load_cert_chain(f"/root/{certificate}.crt", f"/root/{certificate}.key")
+secure.socket = context.wrap_socket(secure.socket, server_side=True)
 for server in (
     Server(("", 8080 + NUMBER), Web),
+    secure,
+    Server(("", 8400 + NUMBER), Challenge),
     Server(("", 9200 + NUMBER), State),
     DatabaseServer(("", 3300 + NUMBER), Database),
 ):

@@ -1,5 +1,6 @@
 """What two load balancers do for their clients and their servers, seen from outside."""
 
+import concurrent.futures
 import http.client
 import json
 import os
@@ -11,15 +12,18 @@ import time
 from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-PROJECT = Path(__file__).parents[3]
-SCENARIO = PROJECT / "molecule/haproxy"
+import lab
+from lab import CHECKOUT, wait_until
+
+converge = partial(lab.converge, "haproxy")
 SCRATCH = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-VARIABLES = yaml.safe_load((SCENARIO / "inventory/group_vars/loadbalancers.yml").read_text())
+VARIABLES = yaml.safe_load((CHECKOUT / "molecule/haproxy/inventory/group_vars/loadbalancers.yml").read_text())
 SITE = "www.example.com"
 LBS = {"haproxy-lb1": "172.30.57.11", "haproxy-lb2": "172.30.57.12"}
 LB1, LB2 = LBS
@@ -32,24 +36,6 @@ def run(host, command):
     done = subprocess.run(["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command} on {host}: {done.stdout}{done.stderr}"
     return done.stdout
-
-
-def converge(*arguments, **variables):
-    """Apply the role again with other variables."""
-    return subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            f"--inventory={SCENARIO}/inventory",
-            f"--extra-vars={json.dumps(variables)}",
-            *arguments,
-            SCENARIO / "converge.yml",
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def applied(*arguments, **variables):
@@ -66,7 +52,7 @@ def edited(variable, name, **changes):
 
 
 def trust():
-    context = ssl.create_default_context(cafile=SCRATCH / "cert.pem")
+    context = ssl.create_default_context(cafile=SCRATCH / "root.crt")
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -79,9 +65,9 @@ def connect(lb, scheme="https", port=None):
     return connection
 
 
-def send(connection, path="/", **headers):
+def send(connection, path="/", method="GET", body=None, **headers):
     """Send a request; the names of headers are written with underscores."""
-    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     response.content = response.read()
     return response
@@ -96,13 +82,6 @@ def served_by(lb, path="/", times=10, **headers):
     """Count which server answers, and every answer that is not 200."""
     answers = [ask(lb, path, **headers) for _ in range(times)]
     return Counter(a.headers["X-Served-By"] if a.status == 200 else a.status for a in answers)
-
-
-def wait_until(question, seconds=15):
-    limit = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < limit, "it did not come true"
-        time.sleep(0.1)
 
 
 def database(lb, port):
@@ -133,7 +112,7 @@ def files(lb):
 def visitors(lb, url=f"https://{SITE}/"):
     """Fifty new visitors a second meanwhile; yields what tests/probe.py says of them, filled at the end."""
     result = {}
-    command = [sys.executable, PROJECT / "tests/probe.py", url, "--address", LBS[lb], "--ca", SCRATCH / "cert.pem"]
+    command = [sys.executable, CHECKOUT / "tests/probe.py", url, "--address", LBS[lb], "--ca", SCRATCH / "root.crt"]
     probe = subprocess.Popen([*command, "--timeout=3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     time.sleep(0.5)
     try:
@@ -253,13 +232,212 @@ def test_a_server_that_is_not_healthy_gets_no_request_until_it_is(lb, fault, rem
     wait_until(lambda: set(served_by(lb, times=4)) == BOTH)
 
 
-def test_a_client_that_does_not_finish_its_request_is_sent_away():
+def test_only_a_server_with_the_right_certificate_gets_requests_over_tls(lb):
+    wait_until(lambda: served_by(lb, "/secure") == {"web1": 10})
+    assert "Layer6 invalid response" in run(lb, "journalctl --unit haproxy --grep 'Server secure/web2 is DOWN'")
+
+
+def test_a_challenge_is_answered_by_whoever_knows_it_and_is_not_redirected(lb):
+    path = "/.well-known/acme-challenge/token"
+    assert ask(lb, path, scheme="http").status == 404
+    run(SERVERS, "touch /run/server-2/token")
+    try:
+        assert {ask(lb, path, scheme="http").status for _ in range(6)} == {200}
+        # Over https it is a page of the site.
+        assert "x-forwarded-for" in json.loads(ask(lb, path).content)
+    finally:
+        run(SERVERS, "rm /run/server-2/token")
+
+
+# TLS
+
+
+def test_testssl_finds_nothing_above_low_and_rates_a_plus():
+    command = f"--add-ca /root/root.crt --ip {LBS[LB1]} --warnings off --color 0 --quiet --jsonfile /tmp/testssl.json {SITE}:443"
+    run(SERVERS, f"rm -f /tmp/testssl.json; testssl {command} >/tmp/testssl.txt 2>&1 || true")
+    found = json.loads(run(SERVERS, "cat /tmp/testssl.json"))
+    assert {item["id"]: item["finding"] for item in found if item["severity"] not in ("OK", "INFO", "LOW")} == {}
+    assert {item["finding"] for item in found if item["id"] == "overall_grade"} == {"A+"}
+
+
+def test_the_proof_that_the_certificate_is_not_revoked_comes_with_it(lb):
+    command = f"openssl s_client -connect {LBS[lb]}:443 -servername {SITE} -CAfile /root/root.crt -status -brief </dev/null 2>&1"
+    wait_until(lambda: "Cert Status: good" in run(SERVERS, command.replace("-brief", "")))
+
+
+class TestOtherChoices:
+    """What a user may choose instead of the defaults."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def _chosen(self):
+        applied(haproxy_tls_policy="modern", haproxy_hsts_max_age=0, haproxy_methods=[], haproxy_blocked_paths=[])
+        yield
+        applied()
+
+    def test_modern_is_tls_1_3_alone(self, lb):
+        for version, answered in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
+            context = trust()
+            context.maximum_version = version
+            with socket.create_connection((LBS[lb], 443), timeout=5) as raw:
+                if answered:
+                    context.wrap_socket(raw, server_hostname=SITE).close()
+                else:
+                    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+                        context.wrap_socket(raw, server_hostname=SITE)
+
+    def test_browsers_are_told_to_forget_https(self, lb):
+        assert ask(lb).headers["Strict-Transport-Security"] == "max-age=0"
+
+    def test_methods_and_paths_are_let_through(self, lb):
+        assert ask(lb, "/.git/config", method="TRACE").status == 200
+
+
+# Defences
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "path"),
+    [
+        (200, "GET", "/.well-known/security.txt"),
+        (200, "GET", "/releases/1.0/setup.tar.gz?from=/.git"),
+        (200, "OPTIONS", "/"),
+        (403, "GET", "/.git/config"),
+        (403, "GET", "/app/.env"),
+        (403, "GET", "/%2Egit/config"),
+        (403, "GET", "/app%2f%2eenv"),
+        (403, "GET", "/app/../.env"),
+        (403, "GET", "/.well-known/.git/config"),
+        (403, "GET", "/.well-known/../.git/config"),
+        (403, "POST", "/blog/WP-login.php"),
+        (400, "GET", "/%zz/%2egit/config"),
+        (405, "TRACE", "/"),
+        (405, "CONNECT", "/"),
+        (405, "PROPFIND", "/"),
+    ],
+)
+def test_a_probe_is_refused_and_a_page_is_not(lb, status, method, path):
+    response = ask(lb, path, method=method)
+    assert response.status == status
+    if status == 405:
+        assert response.headers["Allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+def test_a_request_has_so_much_body_and_so_many_headers_and_no_more(lb):
+    assert ask(lb, method="POST", body=b"x" * 100_000).status == 200
+    assert ask(lb, method="POST", Content_Length=str(10 * 2**20 + 1), Expect="100-continue").status == 413
+    # http.client sends two headers itself.
+    assert ask(lb, **{f"X_{number}": "x" for number in range(99)}).status == 200
+    assert ask(lb, **{f"X_{number}": "x" for number in range(100)}).status == 400
+    assert ask(lb, X="x" * 15000).status == 200
+    assert ask(lb, X="x" * 16000).status == 400
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "GET / HTTP/1.1\r\nHost: www.example.com\r\n",
+        "POST / HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 9\r\n\r\nx",
+    ],
+    ids=["headers", "body"],
+)
+@pytest.mark.parametrize(("port", "seconds"), [(80, 10), (8090, 2)])
+def test_a_client_that_does_not_finish_its_request_is_sent_away(begin, port, seconds):
     """All load balancers have the same limit; one is waited for."""
-    with socket.create_connection((LBS[LB1], 80), timeout=15) as client:
-        client.sendall(f"GET / HTTP/1.1\r\nHost: {SITE}\r\n".encode())
+    if port == 80 and begin.startswith("POST"):
+        pytest.skip("a frontend that redirects reads no body")
+    with socket.create_connection((LBS[LB1], port), timeout=15) as client:
+        client.sendall(begin.encode())
         begun = time.monotonic()
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - begun > 5
+        assert seconds - 0.5 < time.monotonic() - begun < seconds + 3
+
+
+def test_security_headers_are_set_where_the_server_has_set_none(lb):
+    wanted = {"Referrer-Policy": "strict-origin-when-cross-origin", "X-Content-Type-Options": "nosniff"}
+    for path, frames in (("/", "SAMEORIGIN"), ("/framed", "DENY"), ("/.git", "SAMEORIGIN")):
+        headers = ask(lb, path).headers
+        assert {name: headers.get_all(name) for name in wanted} == {name: [value] for name, value in wanted.items()}
+        assert headers.get_all("X-Frame-Options") == [frames]
+
+
+# Limits. The frontend narrow allows 40 requests in 4 seconds and 10 connections.
+
+
+@pytest.fixture
+def _new_client():
+    """Let the load balancers forget who has asked."""
+
+    def forget():
+        for lb in LBS:
+            for table in ("narrow", "plain", "www"):
+                runtime(lb, f"clear table {table}")
+
+    forget()
+    yield
+    forget()
+
+
+def statuses(lb, port, times):
+    """Ask over one connection."""
+    with closing(connect(lb, "http", port)) as connection:
+        return [send(connection).status for _ in range(times)]
+
+
+@pytest.mark.usefixtures("_new_client")
+def test_a_client_over_its_limit_is_told_to_wait_by_both_load_balancers_and_no_other_client_is():
+    assert Counter(statuses(LB1, 8090, 60)) == {200: 40, 429: 20}
+    wait_until(lambda: "http_req_rate(4000)=60" in runtime(LB2, "show table narrow"), seconds=2)
+    for lb in LBS:
+        response = ask(lb, scheme="http", port=8090)
+        assert (response.status, response.headers["Retry-After"]) == (429, "4")
+    assert (
+        run(SERVERS, f"curl --silent --output /dev/null --write-out '%{{http_code}}' http://{LBS[LB1]}:8090/") == "200"
+    )
+    time.sleep(8)
+    assert set(statuses(LB1, 8090, 40)) == {200}
+
+
+@pytest.mark.usefixtures("_new_client")
+def test_a_client_with_too_many_connections_is_told_so_and_then_not_heard():
+    idle = [connect(LB1, "http", 8090) for _ in range(10)]
+    try:
+        response = ask(LB1, scheme="http", port=8090)
+        assert (response.status, response.headers["Retry-After"]) == (429, "4")
+        idle += [connect(LB1, "http", 8090) for _ in range(10)]
+        with pytest.raises(ConnectionError):
+            ask(LB1, scheme="http", port=8090)
+    finally:
+        for connection in idle:
+            connection.close()
+    wait_until(lambda: ask(LB1, scheme="http", port=8090).status == 200, seconds=5)
+
+
+@pytest.mark.usefixtures("_new_client")
+def test_an_exempt_client_has_no_limit():
+    command = f"curl --silent --output /dev/null --write-out '%{{http_code}} ' http://{LBS[LB1]}:8090/?[1-60]"
+    assert Counter(run(LB2, command).split()) == {"200": 60}
+
+
+@pytest.mark.usefixtures("_new_client")
+def test_a_page_with_its_dozens_of_parts_is_far_below_the_default_limits_which_hold_nevertheless(lb):
+    with concurrent.futures.ThreadPoolExecutor(60) as browser:
+        assert {answer.status for answer in browser.map(lambda _: ask(lb), range(180))} == {200}
+    limit = 2000
+    assert Counter(statuses(lb, 8080, limit + 5)) == {200: limit, 429: 5}
+
+
+# Log
+
+
+def test_the_journal_has_who_asked_for_what_and_no_secret(lb):
+    ask(lb, "/journal/.env?token=hunter2", Cookie="session=hunter2", Authorization="Bearer hunter2")
+    lines = "journalctl --identifier haproxy --unit haproxy --since -1min --output cat"
+    wait_until(lambda: "/journal/.env" in run(lb, lines), seconds=5)
+    (line,) = (line for line in run(lb, lines).splitlines() if "/journal/" in line)
+    assert line.startswith(f"{CLIENT}:")
+    assert " 403 " in line
+    assert '"GET /journal/.env HTTP/1.1"' in line
+    assert "hunter2" not in run(lb, lines)
 
 
 # Sessions
@@ -412,25 +590,39 @@ def test_a_changed_server_is_used_although_the_old_ones_state_is_kept(lb, change
     assert served_by(lb) == {"web2": 10}
 
 
+def self_signed(tmp_path, name=SITE):
+    """Another certificate for the site: its text and that of its key."""
+    command = "openssl req -x509 -noenc -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout key -out crt -days 9"
+    subprocess.run([*command.split(), "-subj", f"/CN={name}"], cwd=tmp_path, check=True, capture_output=True)
+    return (tmp_path / "crt").read_text(), (tmp_path / "key").read_text()
+
+
+def served_certificate(lb):
+    return ssl.get_server_certificate((LBS[lb], 443)).strip()
+
+
 def test_a_changed_certificate_is_served_without_a_failed_request_or_a_word_of_its_key(lb, tmp_path, changed):
-    for kind in ("key", "cert"):
-        (tmp_path / f"{kind}.pem").write_text((SCRATCH / f"{kind}.pem").read_text())
-    subprocess.run(
-        f"openssl req -x509 -noenc -newkey rsa:2048 -keyout {tmp_path}/key.pem -out {tmp_path}/cert.pem -subj /CN={SITE}".split(),
-        check=True,
-        capture_output=True,
-    )
-    key = (tmp_path / "key.pem").read_text()
+    certificate, key = self_signed(tmp_path)
+    item = {"certificate": certificate, "private_key": key}
     with visitors(lb, url="http://plain.example:8080/") as result:
-        output = changed(
-            "--diff",
-            haproxy_certificates=[
-                {"name": SITE, "certificate": (tmp_path / "cert.pem").read_text(), "private_key": key}
-            ],
-        )
+        output = changed("--diff", haproxy_certificates=[{"name": SITE, **item}, {"name": "former", **item}])
     assert result["failed"] == 0
-    assert ssl.get_server_certificate((LBS[lb], 443)).strip() == (tmp_path / "cert.pem").read_text().strip()
+    assert served_certificate(lb) == certificate.strip()
+    # One that is no longer listed leaves no key behind, and what others have put beside it stays.
+    run(lb, "touch /etc/haproxy/certs/theirs")
+    output += changed("--diff")
+    assert run(lb, "ls /etc/haproxy/certs").split() == ["theirs", f"{SITE}.pem"]
+    run(lb, "rm /etc/haproxy/certs/theirs")
     assert key.splitlines()[1] not in output
+
+
+def test_a_certificate_that_another_program_keeps_wins_and_the_listed_one_answers_without_it(lb, tmp_path):
+    listed = served_certificate(lb)
+    certificate, key = self_signed(tmp_path)
+    run(lb, f"umask 077; echo '{certificate}{key}' >/etc/haproxy/acme/site.pem; systemctl reload haproxy")
+    assert served_certificate(lb) == certificate.strip()
+    run(lb, "rm /etc/haproxy/acme/site.pem; systemctl reload haproxy")
+    assert served_certificate(lb) == listed
 
 
 def test_a_process_that_cannot_take_over_is_reported_and_the_old_one_serves(changed):
@@ -485,7 +677,7 @@ OTHER_KEY = subprocess.run(
                 "haproxy_certificates": [
                     {
                         "name": SITE,
-                        "certificate": "{{ lookup('file', scratch ~ '/cert.pem') }}",
+                        "certificate": "{{ lookup('file', scratch ~ '/site.crt') }}",
                         "private_key": OTHER_KEY,
                     }
                 ]

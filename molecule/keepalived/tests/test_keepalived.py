@@ -1,20 +1,19 @@
 """Who answers at the virtual IPs, as a client on their network sees it."""
 
 import http.client
-import json
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import pytest
 import testinfra
 
-PROJECT = Path(__file__).parents[3]
-SCENARIO = PROJECT / "molecule/keepalived"
+import lab
+
+converge = partial(lab.converge, "keepalived")
 BLUE, GREEN = "172.30.58.101", "172.30.58.102"
 FIRST, SECOND = "keepalived-lb1", "keepalived-lb2"
 HOME = {BLUE: FIRST, GREEN: SECOND}
@@ -57,23 +56,6 @@ def client(address):
     finally:
         stop.set()
         thread.join()
-
-
-def converge(**variables):
-    """Apply the role again with other variables."""
-    return subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            f"--inventory={SCENARIO}/inventory",
-            f"--extra-vars={json.dumps(variables)}",
-            SCENARIO / "converge.yml",
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(autouse=True)

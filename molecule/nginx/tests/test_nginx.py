@@ -3,18 +3,21 @@
 import gzip
 import http.client
 import json
+import socket
+import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
+from functools import partial
 
 import pytest
 import testinfra
 
-PROJECT = Path(__file__).parents[3]
-SCENARIO = PROJECT / "molecule/nginx"
+import lab
+
+converge = partial(lab.converge, "nginx")
+SITE = lab.CHECKOUT / "molecule/nginx/files/site"
 WEB = {"nginx-web1": "172.30.59.11", "nginx-web2": "172.30.59.12"}
 APPLICATION = testinfra.get_host("docker://nginx-app")
 SECURITY_HEADERS = {
@@ -36,23 +39,6 @@ def request(web, path="/", method="GET", body=None, **headers):
     response.content = response.read()
     connection.close()
     return response
-
-
-def converge(**variables):
-    """Apply the role again with other variables."""
-    return subprocess.run(
-        [
-            Path(sys.executable).with_name("ansible-playbook"),
-            f"--inventory={SCENARIO}/inventory",
-            f"--extra-vars={json.dumps(variables)}",
-            SCENARIO / "converge.yml",
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def received(port):
@@ -294,8 +280,8 @@ def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(t
 
     # An archive is as good as a directory, and the content that was served before is served again.
     archive = tmp_path / "site.tar.gz"
-    subprocess.run(["tar", "-czf", archive, "-C", SCENARIO / "files/site", "."], check=True)
-    for source in [archive, SCENARIO / "files/site"]:
+    subprocess.run(["tar", "-czf", archive, "-C", SITE, "."], check=True)
+    for source in [archive, SITE]:
         run = converge(nginx_static_source=str(source))
         assert run.returncode == 0, run.stdout
         assert {request(web).content for web in WEB} == {first}
@@ -325,3 +311,59 @@ def test_with_the_root_as_its_path_the_application_gets_what_no_file_answers():
             assert request(web, "/.htpasswd").status == 404
     finally:
         assert converge().returncode == 0
+
+
+def certificate(directory, name="web", days=30):
+    """A certificate that signs itself, and its key."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-quiet"),
+            *("-keyout", directory / f"{name}.key", "-out", directory / f"{name}.crt", "-days", str(days)),
+            *("-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:web.www.foobar.com"),
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return {
+        "certificate": (directory / f"{name}.crt").read_text(),
+        "private_key": (directory / f"{name}.key").read_text(),
+    }
+
+
+def test_load_balancers_can_be_served_over_the_newest_tls_alone_and_are_believed_as_before(tmp_path):
+    tls = certificate(tmp_path)
+    other = certificate(tmp_path, "other")
+    context = ssl.create_default_context(cafile=tmp_path / "web.crt")
+    try:
+        run = converge(nginx_tls=tls | {"private_key": other["private_key"]})
+        assert run.returncode == 2
+        assert "nginx_tls: the private key does not belong to the certificate" in " ".join(run.stdout.split())
+        assert {request(web).status for web in WEB} == {200}, "plain http goes on"
+
+        run = converge(nginx_tls=tls)
+        assert run.returncode == 0, run.stdout
+        assert tls["private_key"].splitlines()[1] not in run.stdout
+        for web, address in WEB.items():
+            with socket.create_connection((address, 8080), timeout=10) as raw:
+                visitor = context.wrap_socket(raw, server_hostname="web.www.foobar.com")
+                assert visitor.version() == "TLSv1.3"
+                visitor.sendall(
+                    b"GET /app/x HTTP/1.1\r\nHost: www.foobar.com\r\nX-Forwarded-For: 203.0.113.7\r\n"
+                    b"X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
+                )
+                answer = http.client.HTTPResponse(visitor)
+                answer.begin()
+                told = json.loads(answer.read())["headers"]
+                assert (told["X-Real-IP"], told["X-Forwarded-Proto"]) == ("203.0.113.7", "https")
+            with socket.create_connection((address, 8080), timeout=10) as raw:
+                old = ssl.create_default_context(cafile=tmp_path / "web.crt")
+                old.maximum_version = ssl.TLSVersion.TLSv1_2
+                with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+                    old.wrap_socket(raw, server_hostname="web.www.foobar.com")
+            assert request(web).status == 400, "no plain http any more"
+            mode = testinfra.get_host(f"docker://{web}").check_output("stat -c '%U %a' /etc/nginx/tls/server.key")
+            assert mode == "root 600"
+    finally:
+        assert converge().returncode == 0
+    assert {request(web).status for web in WEB} == {200}
