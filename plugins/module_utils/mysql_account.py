@@ -51,7 +51,7 @@ def password_statements(account: dict, have: dict | None) -> tuple[str, tuple, b
 
     A server knows two passwords of an account at most. With a third one, whoever uses the older one would be shut out: ValueError.
     """
-    plugin, password, retain = account["plugin"], account.get("password"), account["old_password"] == "retain"
+    plugin, password, retain = account["plugin"], account.get("password"), account["old_password"] == "retain"  # noqa: S105
     same_plugin = have is not None and have["plugin"] == plugin
     if plugin == SOCKET:
         return "" if same_plugin else f" IDENTIFIED WITH {plugin}", (), False

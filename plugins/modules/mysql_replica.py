@@ -298,7 +298,9 @@ def main():
             module.fail_json(msg="gtid_mode is not ON in the server's configuration.", **result)
         open_peers, silent_peers = ask_peers(want["peers"]) if want["state"] == "primary" else ([], [])
         if module.check_mode and awaits_account(state, node, source, want):
-            module.warn("The source does not know source_password yet, which is right if this run gives it to the account.")
+            module.warn(
+                "The source does not know source_password yet, which is right if this run gives it to the account."
+            )
             actions = ["renew"]
         else:
             actions = plan(state, node, source, want, open_peers)

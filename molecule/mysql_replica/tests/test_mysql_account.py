@@ -78,7 +78,11 @@ def test_all_privileges_are_recognised_at_every_level(manage):
 
 def test_two_passwords_log_in_until_the_old_one_is_discarded(manage, primary, secondary):
     def accepted():
-        return [number for number in ("first", "second", "third") if log_in(secondary, "SELECT 1", password=f"{number}-of-the-test").rc == 0]
+        return [
+            number
+            for number in ("first", "second", "third")
+            if log_in(secondary, "SELECT 1", password=f"{number}-of-the-test").rc == 0
+        ]
 
     second = {**ACCOUNT, "password": "second-of-the-test"}
     manage(ACCOUNT)
