@@ -13,13 +13,15 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from flask import request, session
+from flask_wtf.csrf import generate_csrf
 from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "playbooks" / "files" / "guestbook"))
 
 from guestbook import create_app
-from guestbook.views import tidy
+from guestbook.views import EntryForm, tidy
 
 SETTINGS = {
     "GUESTBOOK_SECRET_KEY": "a secret key",
@@ -76,6 +78,38 @@ def test_it_is_alive_but_not_ready_when_no_database_answers(visitor):
     ready = visitor.get("/readyz")
     assert ready.status_code == 503
     assert ready.json == {"write": "unreachable", "read": "unreachable"}
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted"),
+    [("old", True), ("new,old", True), ("old,new", True), ("new", False), ("new,", False), ("newer,new", False)],
+)
+def test_a_form_of_an_older_key_is_accepted_while_that_key_is_listed(settings, key, accepted):
+    old, new = (create_app(settings | {"GUESTBOOK_SECRET_KEY": value}) for value in ("old", key))
+    with old.test_request_context():
+        form = {"csrf_token": generate_csrf(), "name": "Ada", "message": "hello"}
+        cookie = old.session_interface.get_signing_serializer(old).dumps(dict(session))
+    headers = {"Cookie": f"__Secure-guestbook={cookie}"}
+    with new.test_request_context("/guestbook/", method="POST", data=form, headers=headers):
+        assert EntryForm(request.form).validate() is accepted
+
+
+def test_the_first_key_signs(settings):
+    both, new = (create_app(settings | {"GUESTBOOK_SECRET_KEY": key}) for key in ("new,old", "new"))
+    with both.test_request_context():
+        form = {"csrf_token": generate_csrf(), "name": "Ada", "message": "hello"}
+        cookie = both.session_interface.get_signing_serializer(both).dumps(dict(session))
+    headers = {"Cookie": f"__Secure-guestbook={cookie}"}
+    with new.test_request_context("/guestbook/", method="POST", data=form, headers=headers):
+        assert EntryForm(request.form).validate()
+
+
+@pytest.mark.parametrize("path", ["/guestbook", "//guestbook//api//entries"])
+@pytest.mark.parametrize("host", ["elsewhere.example", "elsewhere.example:8000", "else where", "[::1"])
+def test_a_redirect_stays_on_this_site_whatever_host_was_asked_for(visitor, path, host):
+    answer = visitor.get(path, headers={"Host": host})
+    assert "else" not in answer.headers.get("Location", "")
+    assert answer.status_code in (308, 400, 404)
 
 
 @pytest.mark.parametrize("path", ["/guestbook/", "/guestbook/?before=7", "/guestbook/api/entries"])

@@ -2,7 +2,8 @@
 
 It reads its settings from the environment and nothing else:
 
-GUESTBOOK_SECRET_KEY      signs cookies and form tokens; the same on every application server
+GUESTBOOK_SECRET_KEY      signs cookies and form tokens; the same on every application server. Of several, separated by commas,
+                          the first one signs and all are accepted
 GUESTBOOK_WRITE_URL       mysql://USER@HOST:PORT/DATABASE, a port behind which the writable node is found
 GUESTBOOK_READ_URL        the same for a node that may be read
 GUESTBOOK_WRITE_PASSWORD  the password of the user in GUESTBOOK_WRITE_URL
@@ -16,7 +17,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from flask import Flask, Response, render_template
+from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from guestbook import views
@@ -38,9 +39,12 @@ CONTENT_SECURITY_POLICY = "; ".join(
 def create_app(environment: Mapping[str, str] | None = None) -> Flask:
     """Build the application, from os.environ by default. A setting that is missing stops it here, with its name."""
     environment = os.environ if environment is None else environment
+    key, *older_keys = filter(None, environment["GUESTBOOK_SECRET_KEY"].split(","))
     app = Flask(__name__, static_url_path="/guestbook/static")
     app.config.update(
-        SECRET_KEY=environment["GUESTBOOK_SECRET_KEY"],
+        SECRET_KEY=key,
+        SECRET_KEY_FALLBACKS=older_keys,
+        WTF_CSRF_SECRET_KEY=[*older_keys, key],  # the last one signs
         SESSION_COOKIE_NAME="__Secure-guestbook",
         SESSION_COOKIE_PATH="/guestbook/",
         SESSION_COOKIE_SAMESITE="Lax",
@@ -58,7 +62,9 @@ def create_app(environment: Mapping[str, str] | None = None) -> Flask:
 
 
 def protect(response: Response) -> Response:
-    """Add the headers that every answer carries."""
+    """Add the headers that every answer carries, and keep redirects on this site whatever host the request has named."""
+    if response.location:
+        response.location = response.location.removeprefix(request.host_url.rstrip("/"))
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"

@@ -87,11 +87,13 @@ def show() -> str:
 @pages.post("/guestbook/")
 def sign() -> Answer | tuple[str, int]:
     """Take an entry. The answer is a redirect, so that reloading the page does not sign twice."""
-    form = EntryForm()
+    # The form alone: FlaskForm would take JSON and files too, whose values need not be text.
+    form = EntryForm(request.form)
     if not form.validate():
         return page(form), 400 if form.csrf_token.errors else 422
     with current_app.config["DATABASE"].write.connection() as connection:
         entry_id, session["after"] = entries.add(connection, form.name.data, form.message.data)
+    session.pop("csrf_token")  # A form signs once.
     return redirect(url_for(".show", _anchor=f"entry-{entry_id}"), 303)
 
 
