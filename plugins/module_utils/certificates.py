@@ -28,7 +28,9 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re
 _GIVE = "give the text that begins with -----BEGIN CERTIFICATE-----"
 
 
-def faults(certificate: Any, private_key: Any = None, names: Iterable[str] = (), now: datetime | None = None) -> list[str]:
+def faults(
+    certificate: Any, private_key: Any = None, names: Iterable[str] = (), now: datetime | None = None
+) -> list[str]:
     """Return one sentence for each reason why a server could not use a certificate.
 
     private_key:  None, if the key is not to be looked at. No fault quotes it.
@@ -177,12 +179,16 @@ def _stale(certificate: Any, key: Path, names: list[str], authorities: list[Any]
 
 
 def _canonical(name: str) -> str:
-    """DNS:name or IP:address, with an address written in the one way that can be compared."""
+    """DNS:name or IP:address, written in the one way that can be compared."""
     kind, _colon, value = name.partition(":")
+    return f"{kind}:{ipaddress.ip_address(value) if _is_address(value) else value.lower()}"
+
+
+def _is_address(text: str) -> bool:
     try:
-        return f"{kind}:{ipaddress.ip_address(value)}"
+        return bool(ipaddress.ip_address(text))
     except ValueError:
-        return f"{kind}:{value.lower()}"
+        return False
 
 
 def _time_faults(chain: list[Any], now: datetime) -> Iterator[str]:
@@ -222,11 +228,10 @@ def _name_faults(certificate: Any, names: Iterable[str]) -> Iterator[str]:
 def _covers(pattern: str, name: str) -> bool:
     """RFC 9525, section 6.3: a wildcard is the whole leftmost label, and stands for one label."""
     kind, _colon, value = pattern.partition(":")
-    try:
-        return kind == "IP" and value == str(ipaddress.ip_address(name))
-    except ValueError:
-        first, _dot, rest = name.lower().rstrip(".").partition(".")
-        return kind == "DNS" and value in (f"{first}.{rest}" if rest else first, f"*.{rest}")
+    name = _canonical(f"{kind}:{name.rstrip('.')}").partition(":")[2]
+    if _is_address(name) or kind != "DNS":
+        return kind == "IP" and value == name
+    return value in (name, "*." + name.partition(".")[2])
 
 
 def _order_faults(chain: list[Any]) -> Iterator[str]:

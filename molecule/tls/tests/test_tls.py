@@ -76,7 +76,9 @@ def test_a_certificate_that_expires_soon_is_issued_again_by_the_same_authority()
 def test_a_name_that_nobody_asks_for_any_more_is_deleted_and_the_users_own_files_are_not():
     (DIRECTORY / "mine.crt").write_text("mine")
     before = files()
-    run = run_role("-e", '{"tls_certificates": [{"name": "server4", "subject_alt_names": ["DNS:server4", "IP:192.0.2.14"]}]}')
+    run = run_role(
+        "-e", '{"tls_certificates": [{"name": "server4", "subject_alt_names": ["DNS:server4", "IP:192.0.2.14"]}]}'
+    )
     assert run.returncode == 0, run.stdout
     assert changed_since(before) == {"www.foobar.com.crt", "www.foobar.com.key"}
     assert run_role().returncode == 0
@@ -105,7 +107,9 @@ def test_the_authority_is_replaced_in_three_steps_and_at_none_of_them_is_a_certi
             assert trusted(server, former), "a client that has the authorities of the step before"
             old = tmp_path / "old.crt"
             old.write_bytes(certificates[server])
-            assert openssl("verify", "-CAfile", DIRECTORY / "ca.crt", old).returncode == 0, "a server of the step before"
+            assert openssl("verify", "-CAfile", DIRECTORY / "ca.crt", old).returncode == 0, (
+                "a server of the step before"
+            )
 
     first = tmp_path / "first.crt"
     first.write_bytes((DIRECTORY / "ca.crt").read_bytes())
