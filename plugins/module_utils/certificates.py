@@ -9,6 +9,7 @@ Everything is read on the control node. Texts are PEM (RFC 7468); a certificate 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
@@ -22,6 +23,7 @@ try:
 except ImportError:
     x509 = None  # type: ignore[assignment]
 
+UTC = timezone.utc  # noqa: UP017, which Python 3.10 does not have
 AUTHORITY, NEXT_AUTHORITY = "ca", "ca-next"
 MIN_RSA_BITS = 2048  # OpenSSL, security level 2, which is Debian's default
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -49,7 +51,7 @@ def faults(
     if _is_authority(chain[0]):
         chain = chain[:1]
     return [
-        *_time_faults(chain, now or datetime.now(timezone.utc)),
+        *_time_faults(chain, now or datetime.now(UTC)),
         *_key_faults(chain[0], private_key),
         *_name_faults(chain[0], names),
         *_order_faults(chain),
@@ -77,7 +79,7 @@ def work(
     """
     _require_cryptography()
     path = Path(directory)
-    limit = (now or datetime.now(timezone.utc)) + timedelta(days=float(renew_days))
+    limit = (now or datetime.now(UTC)) + timedelta(days=float(renew_days))
     trusted = _read(path / f"{AUTHORITY}.crt")
     due = []
     reason = _missing(path, AUTHORITY, trusted)
@@ -126,12 +128,12 @@ def _read(path: Path) -> list[Any]:
 def _begin(certificate: Any) -> datetime:
     # The naive properties are all that cryptography before 42 has.
     begin = getattr(certificate, "not_valid_before_utc", None)
-    return begin or certificate.not_valid_before.replace(tzinfo=timezone.utc)
+    return begin or certificate.not_valid_before.replace(tzinfo=UTC)
 
 
 def _end(certificate: Any) -> datetime:
     end = getattr(certificate, "not_valid_after_utc", None)
-    return end or certificate.not_valid_after.replace(tzinfo=timezone.utc)
+    return end or certificate.not_valid_after.replace(tzinfo=UTC)
 
 
 def _extension(certificate: Any, kind: Any) -> Any:
@@ -235,7 +237,7 @@ def _covers(pattern: str, name: str) -> bool:
 
 
 def _order_faults(chain: list[Any]) -> Iterator[str]:
-    for number, (certificate, issuer) in enumerate(zip(chain, chain[1:]), start=1):
+    for number, (certificate, issuer) in enumerate(itertools.pairwise(chain), start=1):
         if certificate.issuer != issuer.subject:
             yield (
                 f"certificate {number + 1} of the chain did not sign the one before it: "

@@ -42,6 +42,14 @@ CATALOGUE: dict[str, dict[str, Any]] = {
         "encrypted": True,
         "why": "visitors",
     },
+    "acme": {
+        "tier": "loadbalancers",
+        "port": 8402,
+        "protocol": "http",
+        "clients": ["loadbalancers"],
+        "enabled": False,  # needs a name that the certificate authority can reach
+        "why": "challenges of a certificate authority, for whichever load balancer waits for them",
+    },
     "vrrp": {
         "tier": "loadbalancers",
         "protocol": "vrrp",
