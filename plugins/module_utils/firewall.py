@@ -202,7 +202,11 @@ class _Rules:
         try:
             return ipaddress.ip_network(ipaddress.ip_address(str(given)) if host else str(given))
         except ValueError as error:
-            right = "an address, such as 192.0.2.11" if host else "an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
+            right = (
+                "an address, such as 192.0.2.11"
+                if host
+                else "an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
+            )
             hint = ""
             if "host bits" in str(error):
                 hint = f" (the network of that address is {ipaddress.ip_network(str(given), strict=False)})"

@@ -44,7 +44,9 @@ def listening():
     return {
         (server, int(port))
         for server in ADDRESSES
-        for address, port in re.findall(r"^\S+\s+\S+\s+\S+\s+(\S+):(\d+)\s", on(server, "ss -ltnH").stdout, re.MULTILINE)
+        for address, port in re.findall(
+            r"^\S+\s+\S+\s+\S+\s+(\S+):(\d+)\s", on(server, "ss -ltnH").stdout, re.MULTILINE
+        )
         if not address.startswith(("127.", "[::1]"))
     }
 
@@ -133,7 +135,10 @@ def test_a_flow_that_is_missing_from_the_drawing_or_too_many_is_noticed(found, d
             assert all(line.endswith("but not drawn") for line in lines)
             noticed += 1
     assert noticed > 8
-    more = [*drawing["flows"], {"address": ADDRESSES["server4"], "port": SSH, "protocol": "tcp", "clients": ["webservers"]}]
+    more = [
+        *drawing["flows"],
+        {"address": ADDRESSES["server4"], "port": SSH, "protocol": "tcp", "clients": ["webservers"]},
+    ]
     assert differences(found, drawn_pairs(more, drawing["groups"])) == [
         f"{source} -> {ADDRESSES['server4']}:22 is silent, but drawn" for source in ("server2", "server3")
     ]

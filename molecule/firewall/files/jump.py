@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A jump host behind a pool of translated addresses: the first connection comes from the first address, each later one from the second.
 
-    jump.py COUNT-FILE HOST PORT FIRST SECOND
+jump.py COUNT-FILE HOST PORT FIRST SECOND
 """
 
 import os
