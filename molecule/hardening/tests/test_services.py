@@ -1,0 +1,160 @@
+"""Services in their sandbox do what they did, and cannot do the rest."""
+
+import re
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+from conftest import ADDRESSES, STABLE
+
+VIRTUAL = {"hardening-stable": "172.30.67.111", "hardening-sid": "172.30.67.112"}
+SERVICES = ("haproxy", "keepalived", "nginx")
+both = pytest.mark.parametrize("host", ADDRESSES)
+each = pytest.mark.parametrize("service", SERVICES)
+
+
+def ask(host):
+    """Ask for the page at the virtual IP: through keepalived's address, HAProxy and nginx. None when there is no answer."""
+    try:
+        with urllib.request.urlopen(f"http://{VIRTUAL[host]}/", timeout=2) as response:
+            return response.read().decode()
+    except OSError:
+        return None
+
+
+def wait_for(question, seconds=20):
+    limit = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < limit, "it did not come true"
+        time.sleep(0.2)
+
+
+@contextmanager
+def load(host):
+    """Ask 50 times a second meanwhile."""
+    answers, stop = [], threading.Event()
+
+    def client():
+        while not stop.wait(0.02):
+            answers.append(ask(host))
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        thread.join()
+
+
+@both
+def test_the_page_is_served_through_all_three(hosts, host):
+    wait_for(lambda: ask(host))
+    assert "<p>Hardened" in ask(host)
+
+
+@both
+@each
+def test_a_process_cannot_do_what_it_need_not(hosts, host, service):
+    for pid in hosts.run(host, f"cat /sys/fs/cgroup/$(systemctl show {service} -P ControlGroup)/cgroup.procs").split():
+        status = dict(
+            line.split(":\t", 1) for line in hosts.run(host, f"cat /proc/{pid}/status").splitlines() if ":\t" in line
+        )
+        assert status["NoNewPrivs"] == "1"
+        assert status["Seccomp"] == "2"
+        bounding = int(status["CapBnd"], 16)
+        assert not bounding & 1 << 21, "CAP_SYS_ADMIN"
+        assert not bounding & 1 << 16, "CAP_SYS_MODULE"
+        assert not bounding & 1 << 19, "CAP_SYS_PTRACE"
+        said = hosts.run(host, f"nsenter --mount --target {pid} touch /usr/bin/planted /etc/planted 2>&1; true")
+        assert said.count("Read-only file system") == 2
+        assert hosts.run(host, f"nsenter --mount --target {pid} ls /root").strip() == "", "its /root is empty"
+
+
+@both
+def test_the_exposure_that_systemd_computes_is_much_lower(hosts, host, capsys):
+    before = dict(re.findall(r"^(\w+) level for \S+: ([\d.]+)", hosts.run(host, "cat /root/exposure-before.txt"), re.M))
+    for service in SERVICES:
+        said = hosts.run(host, f"systemd-analyze security {service}.service --no-pager")
+        after = re.search(r"level for \S+: ([\d.]+)", said).group(1)
+        with capsys.disabled():
+            print(f"\n{host}: exposure of {service}: {before[service]} before, {after} after")
+        assert float(before[service]) > 9
+        assert float(after) < 3.5
+
+
+@both
+def test_reloads_under_load_fail_no_request(hosts, host):
+    wait_for(lambda: ask(host))
+    with load(host) as answers:
+        for service in ["haproxy", "nginx", "keepalived"] * 3:
+            hosts.run(host, f"systemctl reload {service}")
+            time.sleep(0.5)
+    assert len(answers) > 100
+    assert answers.count(None) == 0
+    assert "Operation not permitted" not in hosts.run(host, "journalctl --no-pager -u haproxy -u nginx")
+
+
+@both
+def test_haproxy_hands_the_states_of_its_servers_on_through_reload_and_restart(hosts, host):
+    def weight():
+        return hosts.run(host, "echo get weight web/local | socat - /run/haproxy/admin.sock").split()[0]
+
+    hosts.run(host, "echo set server web/local weight 50 | socat - /run/haproxy/admin.sock")
+    try:
+        for command in ("reload", "restart"):
+            hosts.run(host, f"systemctl {command} haproxy")
+            assert weight() == "50"
+    finally:
+        hosts.run(host, "echo set server web/local weight 100 | socat - /run/haproxy/admin.sock")
+        wait_for(lambda: ask(host))
+
+
+@both
+def test_nginx_opens_its_logs_anew(hosts, host):
+    log = "/var/log/nginx/access.log"
+    hosts.run(host, f"mv {log} {log}.1 && invoke-rc.d nginx rotate")
+    wait_for(lambda: ask(host) and hosts.run(host, f"cat {log}", check=False))
+    assert hosts.run(host, f"stat -c %U {log}") == "www-data\n"
+
+
+@both
+def test_the_virtual_ip_leaves_with_haproxy_and_comes_back(hosts, host):
+    hosts.run(host, "systemctl stop haproxy")
+    try:
+        wait_for(lambda: VIRTUAL[host] not in hosts.run(host, "ip -brief address"))
+    finally:
+        hosts.run(host, "systemctl start haproxy")
+    wait_for(lambda: ask(host))
+
+
+@both
+@pytest.mark.parametrize("service", ["keepalived", "haproxy", "nginx"])
+def test_a_service_that_was_killed_is_started_again_in_its_sandbox(hosts, host, service):
+    if service == "nginx":
+        pytest.skip("nginx's unit, as Debian's, does not start it again")
+    pid = hosts.run(host, f"systemctl show {service} -P MainPID")
+    hosts.run(host, f"kill -9 {pid}")
+    wait_for(lambda: hosts.run(host, f"systemctl show {service} -P MainPID") not in (pid, "0\n"))
+    wait_for(lambda: ask(host))
+
+
+def test_a_changed_sandbox_restarts_nothing_unless_asked(hosts):
+    def processes():
+        return hosts.run(STABLE, f"systemctl show {' '.join(SERVICES)} -P MainPID").split()
+
+    before = processes()
+    drop_in = "/etc/systemd/system/nginx.service.d/hardening.conf"
+    hosts.run(STABLE, f"sed -i s/UMask.*// {drop_in}; echo '# older' >>{drop_in}")
+    done = hosts.converge(hardening_manage_packages=False)
+    assert done.returncode == 0, done.stdout
+    assert "In a new sandbox from the next start on: nginx." in " ".join(done.stdout.split())
+    assert processes() == before
+
+    hosts.run(STABLE, f"echo '# older' >>{drop_in}")
+    done = hosts.converge(hardening_manage_packages=False, hardening_restart_services=True)
+    assert done.returncode == 0, done.stdout
+    assert [old == new for old, new in zip(before, processes(), strict=True)] == [True, True, False]
+    wait_for(lambda: ask(STABLE))

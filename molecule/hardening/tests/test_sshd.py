@@ -1,0 +1,196 @@
+"""Who gets in over ssh, and that no change of the role locks the administrator out."""
+
+import subprocess
+import time
+
+import pytest
+from conftest import ADDRESSES, PASSWORD, SID, STABLE
+
+DROP_IN = "/etc/ssh/sshd_config.d/00-webstack.conf"
+both = pytest.mark.parametrize("host", ADDRESSES)
+
+
+@pytest.fixture
+def unhardened(hosts):
+    """sshd as it was before the role came: it takes passwords."""
+    hosts.run(STABLE, f"mv {DROP_IN} /root/ && systemctl reload ssh")
+    time.sleep(1)
+    yield
+    hosts.run(STABLE, f"cp -p /root/00-webstack.conf {DROP_IN} && systemctl reload ssh")
+    time.sleep(1)
+
+
+@pytest.fixture
+def mended(hosts):
+    """Whatever a test changes is as it was after it."""
+    before = hosts.run(STABLE, f"cat {DROP_IN}")
+    yield before
+    assert hosts.converge(hardening_manage_packages=False).returncode == 0
+    assert hosts.run(STABLE, f"cat {DROP_IN}") == before
+
+
+@both
+@pytest.mark.parametrize("user", ["alice", "root"])
+def test_a_key_opens(hosts, host, user):
+    done = hosts.ssh(host, user)
+    assert done.stdout == f"{user}\n", done.stderr
+
+
+@both
+@pytest.mark.parametrize("user", ["alice", "bob", "root"])
+def test_the_right_password_does_not_open(hosts, host, user):
+    done = hosts.ssh_password(host, user)
+    assert done.returncode == 255
+    assert "Permission denied (publickey)." in done.stderr
+
+
+def test_the_right_password_opened_before(hosts, unhardened):
+    for user in ("bob", "root"):
+        assert hosts.ssh_password(STABLE, user).stdout == f"{user}\n"
+    assert hosts.ssh(STABLE, "alice", "-oCiphers=aes128-cbc").returncode == 0
+
+
+@both
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["-oCiphers=aes128-cbc"], "cipher"),
+        (["-oCiphers=aes256-cbc"], "cipher"),
+        (["-oKexAlgorithms=diffie-hellman-group14-sha1"], "key exchange method"),
+        (["-oKexAlgorithms=diffie-hellman-group14-sha256"], "key exchange method"),
+        (["-oKexAlgorithms=ecdh-sha2-nistp256"], "key exchange method"),
+        (["-oCiphers=aes128-ctr", "-oMACs=hmac-sha1"], "MAC"),
+        (["-oCiphers=aes128-ctr", "-oMACs=hmac-sha2-256"], "MAC"),
+        (["-oHostKeyAlgorithms=ssh-rsa"], "host key type"),
+    ],
+)
+def test_an_old_algorithm_is_refused(hosts, host, options, what):
+    done = hosts.ssh(host, "alice", *options)
+    assert done.returncode == 255
+    assert f"no matching {what} found" in done.stderr
+
+
+@both
+def test_the_key_exchange_resists_quantum_computers(hosts, host):
+    said = hosts.run(
+        SID, f"ssh -v -oBatchMode=yes -oStrictHostKeyChecking=no alice@{ADDRESSES[host]} true 2>&1", check=False
+    )
+    assert "kex: algorithm: mlkem768x25519-sha256" in said
+
+
+@both
+def test_the_banner_is_shown_and_no_port_is_forwarded(hosts, host):
+    done = hosts.ssh(host, "alice", "-oLogLevel=INFO", "-W127.0.0.1:22")
+    assert "Authorized users alone." in done.stderr
+    assert "administratively prohibited" in done.stderr
+
+
+def refused(done, message):
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in " ".join(done.stdout.split()), done.stdout
+
+
+def test_whoever_has_only_a_password_is_not_locked_out(hosts, unhardened):
+    for arguments in ([], ["--check"]):
+        done = hosts.converge_over_ssh("bob", *arguments, ansible_password=PASSWORD)
+        refused(done, "bob, who is connected from 172.30.67.1, could not come back, nothing was changed")
+        refused(done, "bob has no key that is accepted in /home/bob/.ssh/authorized_keys")
+    hosts.run(STABLE, f"test ! -e {DROP_IN}")
+    assert hosts.ssh_password(STABLE, "bob").stdout == "bob\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "variables", "message"),
+    [
+        ("alice", {"hardening_sshd_allow_groups": ["admins"]}, "allowgroups admins keeps alice out, who is in alice"),
+        ("alice", {"hardening_sshd_config": "DenyUsers al*"}, "denyusers al* keeps alice out"),
+        (
+            "alice",
+            {"hardening_sshd_config": "Port 2222"},
+            "sshd would listen on port 2222, and this connection came by 22",
+        ),
+        ("alice", {"hardening_sshd_config": "PubkeyAuthentication no"}, "alice has no key that is accepted"),
+        (
+            "alice",
+            {"hardening_sshd_config": "AuthorizedKeysFile /etc/ssh/keys/%u"},
+            "no key that is accepted in /etc/ssh/keys/alice",
+        ),
+        ("root", {"hardening_sshd_permit_root_login": "no"}, "PermitRootLogin is no: connect as another user"),
+    ],
+)
+def test_a_change_that_would_lock_the_administrator_out_is_refused_and_the_connection_kept(
+    hosts, user, variables, message
+):
+    before = hosts.run(STABLE, f"cat {DROP_IN}; systemctl show ssh --property MainPID --property ExecReload")
+    with subprocess.Popen(
+        [
+            "ssh",
+            "-Fnone",
+            f"-i{hosts.key}",
+            "-oStrictHostKeyChecking=no",
+            "-oUserKnownHostsFile=/dev/null",
+            f"{user}@{ADDRESSES[STABLE]}",
+            "cat",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as session:
+        refused(hosts.converge_over_ssh(user, ansible_ssh_private_key_file=str(hosts.key), **variables), message)
+        assert session.communicate("still here", timeout=10)[0] == "still here"
+    assert hosts.run(STABLE, f"cat {DROP_IN}; systemctl show ssh --property MainPID --property ExecReload") == before
+    assert hosts.ssh(STABLE, user).stdout == f"{user}\n"
+
+
+def test_a_change_is_confirmed_over_a_new_connection(hosts, mended):
+    change = {"hardening_sshd_config": "ClientAliveInterval 200", "ansible_ssh_private_key_file": str(hosts.key)}
+    done = hosts.converge_over_ssh("alice", hardening_sshd_revert_after=20, **change)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Keep the new configuration of sshd" in done.stdout
+    time.sleep(21)
+    assert "ClientAliveInterval 200" in hosts.run(STABLE, f"cat {DROP_IN}")
+    again = hosts.converge_over_ssh("alice", hardening_sshd_revert_after=20, **change)
+    assert "changed=0" in again.stdout
+
+
+def test_what_only_a_new_connection_shows_is_put_back(hosts, mended):
+    # A second method, which alice does not have. What sshd says of itself is fine.
+    done = hosts.converge_over_ssh(
+        "alice",
+        hardening_sshd_config="AuthenticationMethods publickey,hostbased\nHostbasedAuthentication yes",
+        hardening_sshd_revert_after=12,
+        ansible_ssh_private_key_file=str(hosts.key),
+    )
+    refused(done, "alice could not connect within 12 seconds, and the former one is back")
+    assert hosts.run(STABLE, f"cat {DROP_IN}") == mended
+    assert hosts.ssh(STABLE, "alice").stdout == "alice\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--check"]])
+def test_what_sshd_does_not_understand_is_refused_and_the_old_configuration_serves(hosts, arguments):
+    before = hosts.run(STABLE, f"cat {DROP_IN}")
+    refused(
+        hosts.converge(*arguments, hardening_sshd_config="NoSuchOption yes"), "Bad configuration option: NoSuchOption"
+    )
+    assert hosts.run(STABLE, f"cat {DROP_IN}") == before
+    hosts.run(STABLE, "sshd -t")
+    assert hosts.ssh(STABLE, "alice").stdout == "alice\n"
+
+
+def test_a_file_that_overrules_the_role_is_named(hosts):
+    hosts.run(
+        STABLE, "cp -p /etc/ssh/sshd_config /root/ && sed -i '1i PasswordAuthentication yes' /etc/ssh/sshd_config"
+    )
+    try:
+        refused(hosts.converge(), "would be overruled by /etc/ssh/sshd_config")
+        refused(hosts.converge(), "PasswordAuthentication is yes, not no")
+    finally:
+        hosts.run(STABLE, "cp -p /root/sshd_config /etc/ssh/sshd_config")
+
+
+def test_a_configuration_that_does_not_read_the_directory_is_refused(hosts):
+    hosts.run(STABLE, "cp -p /etc/ssh/sshd_config /root/ && sed -i '/^Include/d' /etc/ssh/sshd_config")
+    try:
+        refused(hosts.converge(), "/etc/ssh/sshd_config does not include /etc/ssh/sshd_config.d/*.conf")
+    finally:
+        hosts.run(STABLE, "cp -p /root/sshd_config /etc/ssh/sshd_config")
