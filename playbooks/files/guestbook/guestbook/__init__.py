@@ -65,6 +65,7 @@ def protect(response: Response) -> Response:
     """Add the headers that every answer carries, and keep redirects on this site whatever host the request has named."""
     if response.location:
         response.location = response.location.removeprefix(request.host_url.rstrip("/"))
+        response.data = b""
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"

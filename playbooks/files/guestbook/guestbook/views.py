@@ -2,9 +2,11 @@
 
 import unicodedata
 from dataclasses import asdict
+from urllib.parse import unquote_to_bytes
 
 from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
 from flask_wtf import FlaskForm
+from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as Answer
 from wtforms import StringField, TextAreaField
 from wtforms.validators import DataRequired, Length, ValidationError
@@ -55,6 +57,14 @@ class EntryForm(FlaskForm):
     )
 
 
+def refuse_what_is_no_text() -> None:
+    """Refuse a body that is not UTF-8. Werkzeug would put `%FF` as text where such a byte was."""
+    try:
+        unquote_to_bytes(request.get_data()).decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest("What you have sent is not UTF-8 text.") from error
+
+
 def servers(database_node: str) -> dict[str, str]:
     """Name the servers that this request went through."""
     return {
@@ -87,6 +97,7 @@ def show() -> str:
 @pages.post("/guestbook/")
 def sign() -> Answer | tuple[str, int]:
     """Take an entry. The answer is a redirect, so that reloading the page does not sign twice."""
+    refuse_what_is_no_text()
     # The form alone: FlaskForm would take JSON and files too, whose values need not be text.
     form = EntryForm(request.form)
     if not form.validate():
