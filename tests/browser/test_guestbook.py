@@ -6,13 +6,13 @@ import uuid
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from lab import CHECKOUT, SITE, VIRTUAL_IP, run, wait_until
+from lab import CHECKOUT, SECRETS, SITE, VIRTUAL_IP, run, wait_until
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A browser page that knows where the site is and trusts the private authority alone for it, by its key's fingerprint."""
-    certificate = CHECKOUT / "inventory" / "lab.secrets" / "tls" / f"{SITE}.crt"
+    certificate = SECRETS / "tls" / f"{SITE}.crt"
     key = run("openssl", "x509", "-in", certificate, "-noout", "-pubkey").stdout
     der = tmp_path_factory.mktemp("key") / "key.der"
     run("openssl", "pkey", "-pubin", "-outform", "der", "-out", der, input=key)
@@ -70,6 +70,60 @@ def test_a_visitor_signs_the_book_and_sees_the_entry_at_once_as_text(page):
         return page.get_by_text(message).is_visible()
 
     wait_until(everybody_sees_it, seconds=10)
+
+
+MARK = "document.documentElement.dataset.ran = 1"
+
+
+@pytest.fixture
+def nothing_runs(page):
+    """Whatever the test writes into the page, no dialog opens and no script of it runs."""
+    dialogs = []
+
+    def close(dialog):
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", close)
+    yield
+    assert not page.evaluate("document.documentElement.dataset.ran"), "a script ran"
+    page.remove_listener("dialog", close)
+    assert dialogs == []
+
+
+def test_a_stored_script_is_shown_and_never_runs(page, nothing_runs):
+    lines = [
+        f"<script>{MARK}; alert(1)</script>",
+        f'"><img src=x onerror="{MARK}; alert(2)">',
+        f"</p><svg onload='{MARK}; alert(3)'>",
+        f"<a href='javascript:{MARK}'>here</a>",
+        f"<iframe srcdoc='<script>parent.{MARK}</script>'></iframe>",
+    ]
+    page.problems.clear()
+    for line in lines:
+        page.goto(f"https://{SITE}/guestbook/")
+        page.get_by_label("name").fill(line[:80])
+        page.get_by_label("message").fill(line)
+        page.get_by_role("button").click()
+        expect(page.locator("p.message", has_text=line).first).to_be_visible()
+    assert page.locator("article :is(script, img, svg, iframe, a)").count() == 0
+    assert page.problems == []
+
+
+def test_even_unescaped_a_script_would_not_run(page, nothing_runs):
+    page.goto(f"https://{SITE}/guestbook/")
+    page.problems.clear()
+    page.evaluate(
+        """mark => {
+            document.querySelector("main").insertAdjacentHTML("beforeend", `<img src=x onerror="${mark}"><svg onload="${mark}"></svg>`);
+            const script = document.createElement("script");
+            script.textContent = mark;
+            document.querySelector("main").append(script);
+        }""",
+        MARK,
+    )
+    wait_until(lambda: sum("Content Security Policy" in problem for problem in page.problems) >= 2, seconds=5)
+    page.problems.clear()
 
 
 def test_the_page_says_who_served_it(page):
