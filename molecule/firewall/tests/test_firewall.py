@@ -44,8 +44,9 @@ def applied(*arguments, **variables):
 
 
 def changes(done):
-    """The number of changed tasks for each host."""
-    return {host: int(count) for host, count in re.findall(r"^(\S+) +: .*changed=(\d+)", done.stdout, re.MULTILINE)}
+    """The number of changed tasks for each host. Molecule has its output coloured."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    return {host: int(count) for host, count in re.findall(r"^(\S+) +: .*changed=(\d+)", plain, re.MULTILINE)}
 
 
 class Connection:
