@@ -14,9 +14,9 @@ PROJECT = Path(__file__).parents[3]
 SCENARIO = PROJECT / "molecule/intrusion_detection"
 EDGE, WEB, CLIENT = "intrusion-edge", "intrusion-web", "intrusion-client"
 SITE, ADDRESS = "www.example.com", "172.30.66.11"
-ADMINISTRATORS = ["172.30.66.200", "172.30.66.201"]
+ADMINISTRATOR = "172.30.66.200"
+ON_EDGE, ON_WEB = (f"--limit={host}" for host in (EDGE, WEB))
 EVE = "/var/log/suricata/eve.json"
-JAILS = {"webstack-login", "webstack-refused", "webstack-scanner", "webstack-attack", "sshd"}
 
 _addresses = (f"172.30.66.{last}" for last in itertools.count(31))
 
@@ -62,14 +62,26 @@ def applied(*arguments, **variables):
     return done.stdout
 
 
-def ask(client, path="/", *options, scheme="https"):
-    """Send requests from an address, a path may hold a range: [1-9]. Returns the statuses of the answers."""
+def ask(client, path="/", *options, scheme="https", times=1):
+    """Send a request from an address, several times or for a range of paths: [1-9]. Returns the statuses of the answers."""
     port = {"http": 80, "https": 443}[scheme]
     done = subprocess.run(
         [
-            *("docker", "exec", CLIENT, "curl", "--silent", "--insecure", "--interface", client, "--max-time", "5"),
-            *("--path-as-is", "--output", "/dev/null", "--write-out", "%{http_code}\n"),
-            *("--resolve", f"{SITE}:{port}:{ADDRESS}", *options, f"{scheme}://{SITE}{path}"),
+            *(
+                "docker",
+                "exec",
+                CLIENT,
+                "curl",
+                "--silent",
+                "--insecure",
+                "--interface",
+                client,
+                "--connect-timeout",
+                "2",
+            ),
+            *("--path-as-is", "--no-progress-meter", "--write-out", "%{http_code}\n"),
+            *("--resolve", f"{SITE}:{port}:{ADDRESS}", *options),
+            *("--output", "/dev/null", f"{scheme}://{SITE}{path}") * times,
         ],
         capture_output=True,
         text=True,
@@ -87,7 +99,7 @@ def seen(client):
     return {
         (event["alert"]["signature_id"], event["in_iface"])
         for event in alerts()
-        if client in (event.get("xff"), event["src_ip"])
+        if client in (event["alert"].get("xff"), event["src_ip"])
     }
 
 
@@ -104,7 +116,9 @@ def shut_out(client):
 def reachable(client, port):
     connect = f"import socket; socket.create_connection(('{ADDRESS}', {port}), 2, ('{client}', 0))"
     return (
-        subprocess.run(["docker", "exec", CLIENT, "python3", "-c", connect], capture_output=True, check=False).returncode
+        subprocess.run(
+            ["docker", "exec", CLIENT, "python3", "-c", connect], capture_output=True, check=False
+        ).returncode
         == 0
     )
 
@@ -119,7 +133,7 @@ def wait_until(question, seconds=20):
 
 def settled():
     """Give Suricata and fail2ban the time that they take to act, before saying that they did not."""
-    time.sleep(4)
+    time.sleep(3)
 
 
 def process():
@@ -155,7 +169,7 @@ REFUSED = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_is_seen_whichever_server_gets_it(attacker, attack):
     sid, path, *options = attack
-    assert len(ask(attacker, path, "--globoff", *options) + ask(attacker, path, "--globoff", *options)) == 2
+    assert len(ask(attacker, path, "--globoff", *options, times=2)) == 2
     wait_until(lambda: {(sid, "eth0"), (sid, "lo")} <= seen(attacker))
 
 
@@ -164,7 +178,7 @@ def test_what_the_load_balancer_refuses_is_seen_on_http_and_counted_from_its_log
     sid, path = attack
     assert ask(attacker, path, scheme="http") == [403]
     wait_until(lambda: seen(attacker) == {(sid, "eth0")})
-    assert [ask(attacker, path) for _ in range(3)] == [[403]] * 3
+    assert ask(attacker, path, times=2) == [403] * 2
     wait_until(lambda: "webstack-scanner" in banned(attacker))
 
 
@@ -186,16 +200,15 @@ CAMPAIGNS = {
     "guesses passwords": ("webstack-login", lambda client: ask(client, "/login?[1-12]")),
     "tries doors": ("webstack-refused", lambda client: ask(client, "/door[1-35]")),
     "asks for what scanners ask for": ("webstack-scanner", lambda client: ask(client, "/wp-login.php?[1-4]")),
-    "injects SQL": ("webstack-attack", lambda client: [ask(client, SQL) for _ in range(6)]),
-    "injects SQL over http": ("webstack-attack", lambda client: [ask(client, SQL, scheme="http") for _ in range(6)]),
+    "injects SQL": ("webstack-attack", lambda client: ask(client, SQL, times=6)),
+    "injects SQL over http": ("webstack-attack", lambda client: ask(client, SQL, scheme="http", times=6)),
     "guesses names by ssh": ("sshd", lambda client: guess(client)),
 }
 
 
 def guess(client):
     options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-    for name in range(6):
-        run(CLIENT, f"ssh {options} -o BindAddress={client} name{name}@{ADDRESS}", check=False)
+    run(CLIENT, f"for name in a b c d e f; do ssh {options} -o BindAddress={client} $name@{ADDRESS}; done", check=False)
 
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS.values(), ids=CAMPAIGNS)
@@ -208,21 +221,18 @@ def test_an_attacker_is_shut_out_and_nobody_else_is(attacker, visitor, campaign)
     assert ask(visitor) == [200]
 
 
-@pytest.mark.parametrize("campaign", CAMPAIGNS.values(), ids=CAMPAIGNS)
-def test_an_administrator_is_never_shut_out(campaign):
-    _, attack = campaign
-    for administrator in ADMINISTRATORS:
-        attack(administrator)
+def test_an_administrator_who_does_all_of_that_is_seen_and_never_shut_out():
+    for _, attack in CAMPAIGNS.values():
+        attack(ADMINISTRATOR)
+    wait_until(lambda: (1721002, "lo") in seen(ADMINISTRATOR))
     settled()
-    for administrator in ADMINISTRATORS:
-        assert banned(administrator) == set()
-        assert ask(administrator) == [200]
+    assert banned(ADMINISTRATOR) == set()
+    assert ask(ADMINISTRATOR) == [200]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_nobody_can_have_another_client_banned(attacker, visitor, scheme):
-    for _ in range(6):
-        ask(attacker, SQL, "--header", f"X-Forwarded-For: {visitor}", scheme=scheme)
+    ask(attacker, SQL, "--header", f"X-Forwarded-For: {visitor}", scheme=scheme, times=6)
     wait_until(lambda: "webstack-attack" in banned(attacker))
     assert banned(visitor) == set()
     assert ask(visitor) == [200]
@@ -237,10 +247,9 @@ def test_a_port_scan_is_seen_and_many_connections_to_the_site_are_none(attacker,
     scan = "import socket; [socket.socket().connect_ex(('{}', port)) for port in range(3000, 3040)]"
     source = f"ip route add {ADDRESS} dev eth0 src"
     try:
-        run(CLIENT, f"{source} {attacker}; python3 -c \"{scan.format(ADDRESS)}\"")
+        run(CLIENT, f'{source} {attacker}; python3 -c "{scan.format(ADDRESS)}"')
         run(CLIENT, f"ip route del {ADDRESS}")
-        for _ in range(30):
-            assert ask(visitor) == [200]
+        assert ask(visitor, "/", "--no-keepalive", "--header", "Connection: close", "--http1.1", times=30) == [200] * 30
     finally:
         run(CLIENT, f"ip route del {ADDRESS}", check=False)
     wait_until(lambda: (1721011, "eth0") in seen(attacker))
@@ -250,26 +259,28 @@ def test_a_port_scan_is_seen_and_many_connections_to_the_site_are_none(attacker,
 def test_bans_outlive_a_run_and_a_changed_setting(attacker):
     ask(attacker, "/wp-login.php?[1-4]")
     wait_until(lambda: banned(attacker))
-    applied()
+    applied(ON_EDGE)
     assert shut_out(attacker)
     try:
-        applied(intrusion_detection_ban_seconds=700)
+        applied(ON_EDGE, intrusion_detection_ban_seconds=700)
         assert "webstack-scanner" in banned(attacker)
         assert shut_out(attacker)
     finally:
-        applied()
+        applied(ON_EDGE)
 
 
 def test_a_rule_of_the_users_is_taken_up_without_a_restart_and_a_broken_one_is_refused(attacker):
     before = process()
     rule = 'alert http any any -> any any (msg:"user"; flow:to_server; http.uri; content:"/assets/bait"; sid:1000001;)'
     try:
-        applied(intrusion_detection_suricata_rules=rule)
+        applied(ON_EDGE, intrusion_detection_suricata_rules=rule)
         ask(attacker, "/assets/bait")
         wait_until(lambda: 1000001 in {sid for sid, _ in seen(attacker)})
         files = run(EDGE, "sha256sum /etc/suricata/*.yaml /etc/suricata/rules/*")
 
-        refused = converge(intrusion_detection_suricata_rules=rule + "\nalert http any any -> any any (msg:x; nonsense;)")
+        refused = converge(
+            ON_EDGE, intrusion_detection_suricata_rules=rule + "\nalert http any any -> any any (msg:x; nonsense;)"
+        )
         assert refused.returncode == 2
         assert "refused the files, all are as they were" in refused.stdout
         assert "nonsense" in refused.stdout
@@ -278,7 +289,7 @@ def test_a_rule_of_the_users_is_taken_up_without_a_restart_and_a_broken_one_is_r
         wait_until(lambda: 1721002 in {sid for sid, _ in seen(attacker)})
         assert process() == before
     finally:
-        applied()
+        applied(ON_EDGE)
 
 
 def test_alerts_go_on_when_their_file_is_rotated(attacker):
@@ -288,17 +299,11 @@ def test_alerts_go_on_when_their_file_is_rotated(attacker):
     assert seen(attacker)
 
 
-def findings(host=WEB):
-    """What the daily comparison says; it ends with a failed unit when it says something."""
-    run(host, "systemctl start file-integrity.service", check=False)
-    state = run(host, "systemctl is-failed file-integrity.service", check=False).strip()
-    said = run(
-        host,
-        "journalctl --quiet --output=cat _SYSTEMD_INVOCATION_ID="
-        "$(systemctl show --property InvocationID --value file-integrity.service) | grep ^/ || true",
-    ).splitlines()
-    assert (state == "failed") == bool(said)
-    return said
+def findings():
+    """What the comparison of the files says. It ends with 1 when it says something."""
+    done = subprocess.run(["docker", "exec", WEB, "file-integrity"], capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if done.stdout else 0), done.stderr
+    return done.stdout.splitlines()
 
 
 @contextmanager
@@ -314,23 +319,35 @@ TAMPERING = {
     "a program": ("echo >> /usr/bin/who", "truncate --size=-1 /usr/bin/who", "/usr/bin/who: changed (sha256)"),
     "a setuid bit": ("chmod u+s /usr/bin/env", "chmod u-s /usr/bin/env", "/usr/bin/env: changed (perm)"),
     "an owner": ("chown 1000 /etc/fstab", "chown 0 /etc/fstab", "/etc/fstab: changed (uid)"),
-    "a cron job": ("echo >/etc/cron.d/x", "rm /etc/cron.d/x", "/etc/cron.d/x: added"),
-    "a unit": ("echo >/etc/systemd/system/x.service", "rm /etc/systemd/system/x.service", "/etc/systemd/system/x.service: added"),
-    "a key": ("mkdir -m 700 /root/.ssh; echo >/root/.ssh/authorized_keys", "rm -r /root/.ssh", "/root/.ssh/authorized_keys: added"),
+    "a cron job": ("mkdir /etc/cron.d; echo >/etc/cron.d/x", "rm -r /etc/cron.d", "/etc/cron.d/x: added"),
+    "a unit": (
+        "echo >/etc/systemd/system/x.service",
+        "rm /etc/systemd/system/x.service",
+        "/etc/systemd/system/x.service: added",
+    ),
+    "a key": (
+        "mkdir -m 700 /root/.ssh; echo >/root/.ssh/authorized_keys",
+        "rm -r /root/.ssh",
+        "/root/.ssh/authorized_keys: added",
+    ),
     "a library": ("cp /lib/*/libz.so.1 /usr/lib/libzz.so", "rm /usr/lib/libzz.so", "/usr/lib/libzz.so: added"),
     "a file that is gone": ("mv /etc/issue /root/", "mv /root/issue /etc/", "/etc/issue: removed"),
-    "a link": ("ln -sfn /bin/true /usr/bin/awk", "ln -sfn /etc/alternatives/awk /usr/bin/awk", "/usr/bin/awk: changed (lname)"),
+    "a link": (
+        "ln -sfn /bin/true /usr/bin/awk",
+        "ln -sfn /etc/alternatives/awk /usr/bin/awk",
+        "/usr/bin/awk: changed (lname)",
+    ),
     "a quote in a name": ("touch '/etc/a \"b'", "rm '/etc/a \"b'", '/etc/a "b: added'),
 }
 
 
 def test_a_program_that_was_changed_before_the_first_run_is_found():
     """prepare.yml has changed it: the record must not begin with a blessing."""
-    assert findings() == ["/usr/bin/tac: differs from its package"]
-    assert "UNEXPLAINED" in applied("--limit", WEB)
+    assert "/usr/bin/tac: differs from its package" in run(WEB, "journalctl --output=cat --unit=file-integrity")
+    assert "UNEXPLAINED" in applied(ON_WEB)
     assert findings() == ["/usr/bin/tac: added"]
     run(WEB, "truncate --size=-1 /usr/bin/tac")
-    assert "UNEXPLAINED" not in applied("--limit", WEB)
+    assert "UNEXPLAINED" not in applied(ON_WEB)
     assert findings() == []
 
 
@@ -341,18 +358,28 @@ def test_a_changed_file_is_found(harm, remedy, finding):
     assert findings() == []
 
 
+def test_the_daily_comparison_fails_and_says_why_in_the_journal():
+    assert "file-integrity.timer" in run(WEB, "systemctl list-timers")
+    with change("chmod g+w /etc/fstab", "chmod g-w /etc/fstab"):
+        run(WEB, "systemctl start file-integrity", check=False)
+        assert run(WEB, "systemctl is-failed file-integrity", check=False).strip() == "failed"
+        said = run(WEB, "journalctl --output=cat --since=-1min --unit=file-integrity")
+        assert "/etc/fstab: changed (perm)" in said.splitlines()
+    run(WEB, "systemctl start file-integrity")
+
+
 def test_a_run_records_its_own_changes_and_does_not_bless_those_of_others():
     with change("echo >> /usr/bin/who", "truncate --size=-1 /usr/bin/who"):
         try:
-            report = applied("--limit", WEB, intrusion_detection_aide_schedule="*-*-* 04:00:00")
+            report = applied(ON_WEB, intrusion_detection_aide_schedule="*-*-* 04:00:00")
             assert "/usr/bin/who: changed (sha256)" in report
             assert "file-integrity.timer" not in report.partition("UNEXPLAINED")[2]
             assert findings() == ["/usr/bin/who: changed (sha256)"]
-            strict = converge("--limit", WEB, intrusion_detection_aide_finding="fail")
+            strict = converge(ON_WEB, intrusion_detection_aide_finding="fail")
             assert strict.returncode == 2
             assert findings() == ["/usr/bin/who: changed (sha256)"]
         finally:
-            applied("--limit", WEB)
+            applied(ON_WEB)
     assert findings() == []
 
 
@@ -367,22 +394,25 @@ def test_what_a_package_brings_is_no_finding_and_what_only_looks_like_it_is():
 
 
 def test_an_administrator_accepts_a_change():
-    with change("echo >/etc/cron.d/mine", "true"):
-        assert findings() == ["/etc/cron.d/mine: added"]
+    with change("echo >/etc/mine.conf", "true"):
+        assert findings() == ["/etc/mine.conf: added"]
         run(WEB, "file-integrity --accept")
         assert findings() == []
-    run(WEB, "rm /etc/cron.d/mine; file-integrity --accept")
+    run(WEB, "rm /etc/mine.conf; file-integrity --accept")
 
 
 def test_a_host_that_cannot_audit_says_so():
-    assert "does not let this host audit" in applied("--limit", WEB)
+    assert "does not let this host audit" in applied(ON_WEB)
     assert "key=identity" in run(WEB, "cat /etc/audit/rules.d/webstack.rules")
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"never_banned": ["www.example.com"]}, "www.example.com is no address: write it as 192.0.2.11 or 203.0.113.0/28"),
+        (
+            {"never_banned": ["www.example.com"]},
+            "www.example.com is no address: write it as 192.0.2.11 or 203.0.113.0/28",
+        ),
         ({"never_banned": ["0.0.0.0/0"]}, "0.0.0.0/0 holds every address, and nobody would be banned"),
         ({"proxies": ["172.30.66.0/24"]}, "is a network, whose every host could name a victim to ban"),
         ({"home_networks": ["300.1.2.3"]}, "300.1.2.3"),
@@ -402,7 +432,7 @@ def test_a_host_that_cannot_audit_says_so():
 def test_what_cannot_work_is_refused_and_all_goes_on(variables, message):
     files = "/etc/suricata/*.yaml /etc/suricata/rules/* /etc/fail2ban/*.d/webstack* /etc/aide/webstack.conf /etc/systemd/system/file*"
     before = run(EDGE, f"sha256sum {files}"), process(), run(EDGE, "fail2ban-client status")
-    refused = converge(**{f"intrusion_detection_{name}": value for name, value in variables.items()})
+    refused = converge(ON_EDGE, **{f"intrusion_detection_{name}": value for name, value in variables.items()})
     assert refused.returncode == 2
     assert message in refused.stdout
     assert (run(EDGE, f"sha256sum {files}"), process(), run(EDGE, "fail2ban-client status")) == before
