@@ -17,7 +17,7 @@ from typing import NamedTuple
 Settings = Mapping[str, list[str]]
 
 # A key in authorized_keys, after its options.
-_KEY = re.compile(r"(?:^|\s)((?:sk-)?(?:ssh|ecdsa)-\S+)\s+AAAA")
+_KEY = re.compile(r"(?:^|\s)((?:webauthn-)?(?:sk-)?(?:ssh|ecdsa)-\S+)\s+AAAA")
 _COMPARABLE = ("ciphers", "kexalgorithms", "macs", "permitrootlogin")
 
 
@@ -71,16 +71,20 @@ def reasons_for_lockout(session: Session, settings: Settings, keys: set[str]) ->
     def first(keyword: str, default: str = "no") -> str:
         return settings.get(keyword, [default])[0]
 
+    def every(keyword: str) -> list[str]:
+        return " ".join(settings.get(keyword, [])).split()
+
     reasons = []
     user, groups = session.user, ", ".join(session.groups)
-    if (ports := settings.get("port")) and str(session.port) not in ports:
+    ports = every("port")
+    if ports and str(session.port) not in ports:
         reasons.append(f"sshd would listen on port {', '.join(ports)}, and this connection came by {session.port}")
     for keyword in ("denyusers", "allowusers"):
-        patterns = settings.get(keyword, [])
+        patterns = every(keyword)
         if patterns and _user_in(session, patterns) == (keyword == "denyusers"):
             reasons.append(f"{keyword} {' '.join(patterns)} keeps {user} out")
     for keyword in ("denygroups", "allowgroups"):
-        patterns = settings.get(keyword, [])
+        patterns = every(keyword)
         named = any(fnmatchcase(group, pattern) for group in session.groups for pattern in patterns)
         if patterns and named == (keyword == "denygroups"):
             reasons.append(f"{keyword} {' '.join(patterns)} keeps {user} out, who is in {groups}")

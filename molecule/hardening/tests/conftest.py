@@ -63,7 +63,8 @@ class Hosts:
         )
 
     def converge(self, *arguments, host=STABLE, **variables):
-        """Apply the role again with other variables."""
+        """Apply the role again with other variables; its packages are there."""
+        variables = {"hardening_manage_packages": False} | variables
         return subprocess.run(
             [
                 Path(sys.executable).with_name("ansible-playbook"),
@@ -88,7 +89,6 @@ class Hosts:
             "ansible_become": user != "root",
             "ansible_ssh_common_args": "-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ControlPath="
             + str(self.scratch / f"mux-{user}"),
-            "hardening_manage_packages": False,
         }
         return self.converge(*arguments, host=host, **connection, **variables)
 

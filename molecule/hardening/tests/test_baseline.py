@@ -15,9 +15,13 @@ TABLE = dict(
 )
 
 
+# OpenSSH 10.6 prints some values in another form.
+SSHD = "sshd -T | sed 's/ false$/ no/; s/ true$/ yes/; s/ prohibit-password$/ without-password/'"
+
+
 def sshd(**settings):
     """What sshd says of itself."""
-    return " && ".join(f"sshd -T | grep -qix '{name} {value}'" for name, value in settings.items())
+    return " && ".join(f"{SSHD} | grep -qix '{name} {value}'" for name, value in settings.items())
 
 
 def sysctl(*settings):
@@ -72,7 +76,7 @@ CHECKS = {
     "sysctl-17": sysctl(*both("log_martians", 1)),
     "sysctl-19": kernel("net/ipv6/conf/all/forwarding=0"),
     "sysctl-20": sysctl("net.ipv6.conf.*.accept_redirects = 0"),
-    "sysctl-29": kernel("kernel/modules_disabled=0"),
+    "sysctl-29": "! grep -q 1 /proc/sys/kernel/modules_disabled",
     "sysctl-30": sysctl("kernel.sysrq = 0"),
     "sysctl-31a": sysctl("fs.suid_dumpable = 0"),
     "sysctl-32": sysctl("kernel.randomize_va_space = 2"),
@@ -82,8 +86,8 @@ CHECKS = {
     "sshd-01": sshd(
         ciphers="chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr"
     ),
-    "sshd-02": "! sshd -T | grep ^kexalgorithms | tr ' ,' '\\n\\n' | grep -v 'kexalgorithms\\|^mlkem\\|^sntrup761\\|^curve25519'",
-    "sshd-03": "! sshd -T | grep ^macs | tr ' ,' '\\n\\n' | grep -v 'macs\\|-etm@openssh.com$'",
+    "sshd-02": "! sshd -T | grep -i ^kexalgorithms | tr ' ,' '\\n\\n' | grep -vi 'kexalgorithms\\|^mlkem\\|^sntrup761\\|^curve25519'",
+    "sshd-03": "! sshd -T | grep -i ^macs | tr ' ,' '\\n\\n' | grep -vi 'macs\\|-etm@openssh.com$'",
     "sshd-04": "test $(stat -c %U:%G:%a /etc/ssh) = root:root:755",
     "sshd-05": "test $(stat -c %U:%G:%a /etc/ssh/sshd_config) = root:root:600",
     "sshd-06": sshd(permitrootlogin="without-password"),
@@ -92,7 +96,7 @@ CHECKS = {
     "sshd-11": sshd(strictmodes="yes"),
     "sshd-12": sshd(syslogfacility="AUTH"),
     "sshd-13": sshd(loglevel="VERBOSE"),
-    "sshd-14": "for k in rsa ecdsa ed25519; do sshd -T | grep -qx hostkey./etc/ssh/ssh_host_${k}_key || exit 1; done",
+    "sshd-14": "for k in rsa ecdsa ed25519; do sshd -T | grep -qix hostkey./etc/ssh/ssh_host_${k}_key || exit 1; done",
     "sshd-17": sshd(permituserenvironment="no"),
     "sshd-18": sshd(logingracetime=30),
     "sshd-20": sshd(maxsessions=10),
@@ -119,7 +123,7 @@ CHECKS = {
     "sshd-46": sshd(banner="/etc/issue.net"),  # the scenario has one
     "sshd-47": "bash -c 'exec 3<>/dev/tcp/127.0.0.1/22; read -r said <&3; echo \"$said\"' | grep '^SSH-2.0-OpenSSH' | grep -qvi debian",
     "sshd-49": "! ps -o args= -C sshd | grep -E 'oCiphers|oKexAlgorithms|oHostKeyAlgorithms'",
-    "ssh-01": "test $(stat -c %U:%G:%a /etc/ssh/ssh_config) = root:root:644",
+    "ssh-01": "test ! -e /etc/ssh/ssh_config || test $(stat -c %U:%G:%a /etc/ssh/ssh_config) = root:root:644",  # sid has none
     "nginx-01": "ps -o user= -o args= -C nginx | grep 'worker process' | grep -q ^www-data",
     "nginx-03": "! nginx -T 2>/dev/null | grep -E 'include.*sites-enabled|conf.d'",
     "nginx-04": "test $(ps -o args= -C nginx | grep -c 'master process') = 1",
@@ -136,10 +140,25 @@ def test_every_point_that_is_called_met_is_checked():
     assert len(TABLE) > 120
 
 
+@pytest.fixture(scope="module")
+def answers():
+    """What each check ended with and said, on each host, all in one go."""
+    script = "\n".join(
+        f"said=$( ( {check} ) 2>&1 </dev/null | tr '\\n' ' '; exit ${{PIPESTATUS[0]}} ); echo \"{point} $? $said\""
+        for point, check in CHECKS.items()
+    )
+    done = {
+        host: subprocess.run(["docker", "exec", host, "bash", "-c", script], capture_output=True, text=True, check=True)
+        for host in ADDRESSES
+    }
+    return {
+        host: {line.split()[0]: line.split(None, 2)[1:] for line in done[host].stdout.splitlines()}
+        for host in ADDRESSES
+    }
+
+
 @pytest.mark.parametrize("host", ADDRESSES)
 @pytest.mark.parametrize("point", CHECKS)
-def test_the_point_is_met(host, point):
-    done = subprocess.run(
-        ["docker", "exec", host, "sh", "-c", CHECKS[point]], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{CHECKS[point]}: {done.stdout}{done.stderr}"
+def test_the_point_is_met(answers, host, point):
+    code, *said = answers[host][point]
+    assert code == "0", f"{CHECKS[point]}: {said}"

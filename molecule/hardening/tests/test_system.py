@@ -1,7 +1,6 @@
 """What the rest of the system does after the role, asked of the programs themselves; and an independent auditor's word."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ADDRESSES, BARE, SID, STABLE
@@ -17,36 +16,20 @@ ELSEWHERE = {
 }
 
 
-@pytest.fixture(scope="module")
-def audits(hosts):
-    """What lynis found before and after, of both hosts at the same time."""
-
-    def audit(host):
-        hosts.run(host, "lynis audit system --quick --no-colors >/root/lynis-after.txt 2>&1; true")
-        reports = {}
-        for when, path in {"before": "/root/lynis-before.dat", "after": "/var/log/lynis-report.dat"}.items():
-            text = hosts.run(host, f"cat {path}")
-            reports[when] = {
-                "score": int(re.search(r"^hardening_index=(\d+)", text, re.M).group(1)),
-                "warnings": re.findall(r"^warning\[\]=([^|]+)\|", text, re.M),
-                "suggestions": len(re.findall(r"^suggestion\[\]=", text, re.M)),
-            }
-        return reports
-
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(ADDRESSES, pool.map(audit, ADDRESSES), strict=True))
-
-
-@both
-def test_lynis_rates_the_host_higher_and_warns_of_nothing_that_could_be_mended(audits, host, capsys):
-    before, after = audits[host]["before"], audits[host]["after"]
-    with capsys.disabled():
-        for when, report in audits[host].items():
+def test_lynis_rates_the_host_higher_and_warns_of_nothing_that_could_be_mended(hosts, capsys):
+    hosts.run(STABLE, "lynis audit system --quick --no-colors >/root/lynis-after.txt 2>&1; true")
+    scores = {}
+    for when, path in {"before": "/root/lynis-before.dat", "after": "/var/log/lynis-report.dat"}.items():
+        report = hosts.run(STABLE, f"cat {path}")
+        scores[when] = int(re.search(r"^hardening_index=(\d+)", report, re.M).group(1))
+        warnings = set(re.findall(r"^warning\[\]=([^|]+)\|", report, re.M))
+        suggestions = len(re.findall(r"^suggestion\[\]=", report, re.M))
+        with capsys.disabled():
             print(
-                f"\n{host}: lynis {when}: {report['score']}, warnings {report['warnings']}, {report['suggestions']} suggestions"
+                f"\n{STABLE}: lynis {when}: {scores[when]}, {suggestions} suggestions, warnings: {sorted(warnings) or 'none'}"
             )
-    assert after["score"] >= before["score"] + 8
-    assert not set(after["warnings"]) - ELSEWHERE
+    assert scores["after"] >= scores["before"] + 8
+    assert not warnings - ELSEWHERE
 
 
 def test_security_updates_alone_are_installed_and_not_of_the_database(hosts):
@@ -84,10 +67,10 @@ def test_a_blocked_module_is_not_loaded(hosts, host):
 @both
 def test_the_clock_is_kept_where_it_can_be(hosts, host):
     assert hosts.run(host, "systemctl is-enabled systemd-timesyncd") == "enabled\n"
-    assert hosts.run(host, "systemctl show systemd-timesyncd -P ActiveState -P Result").split() == [
-        "inactive",
-        "success",
-    ]
+    assert hosts.run(host, "systemctl show systemd-timesyncd -P ActiveState") == "inactive\n", (
+        "a container has its host's clock"
+    )
+    assert hosts.run(host, "systemctl show systemd-timesyncd -P Result") == "success\n"
 
 
 @both
@@ -99,13 +82,13 @@ def test_the_kernel_parameters_are_set_at_every_boot(hosts, host):
 
 
 def test_what_a_host_lacks_or_does_not_allow_is_said_and_fails_nothing(hosts):
-    done = hosts.converge("-v", host=f"{BARE},{STABLE}", hardening_manage_packages=False)
+    done = hosts.converge("-v", host=f"{BARE},{STABLE}")
     said = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout
     assert "sshd is not installed" in said
     assert re.search(r"does not let the host set \d+ parameters \(kernel.kptr_restrict, ", said)
     assert "missing: - no.such.parameter" in re.sub(r"missing: (- \S+ )*?- no.such", "missing: - no.such", said)
-    assert not hosts.run(BARE, "ls /etc/ssh 2>/dev/null", check=False)
+    hosts.run(BARE, "test ! -e /etc/ssh/sshd_config.d/00-webstack.conf")
 
 
 @pytest.mark.parametrize(
