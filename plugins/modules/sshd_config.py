@@ -63,7 +63,9 @@ EXAMPLES = r"""
 # - ansible.builtin.meta: reset_connection
 # - ansible.builtin.wait_for_connection:
 #     timeout: 120
-# - ansible.builtin.command: systemctl stop {{ sshd.confirm }}
+# - ansible.builtin.systemd_service: # fails when the timer has run: no connection came through before it
+#     name: "{{ sshd.confirm }}"
+#     state: stopped
 """
 
 RETURN = r"""
