@@ -88,7 +88,7 @@ class Signers(Loop):
 class Processes(Loop):
     """The command line of every process of this machine, and so of the servers, that was seen to run."""
 
-    pause = 0.03
+    pause = 0.05
 
     def __init__(self):
         self.seen = set()
