@@ -121,9 +121,10 @@ def prepare_client():
 class Probe:
     """tests/probe.py on the client, from the begin of a with block to its end; then `result` is what it printed."""
 
-    def __init__(self, path="/", rate=50):
+    def __init__(self, path="/", rate=50, *options):
         url = f"https://{SITE}{path}"
         self.command = ("python3", "/root/probe.py", url, "--address", VIRTUAL_IP, "--ca", CA, "--rate", str(rate))
+        self.command += options
         self.result = {}
 
     def __enter__(self):

@@ -5,11 +5,13 @@ import threading
 
 import pytest
 
-from lab import ADDRESSES, SITE, VIRTUAL_IP, Probe, get, on, playbook, prepare_client, run, wait_until
+from lab import ADDRESSES, SITE, VIRTUAL_IP, Probe, get, on, playbook, prepare_client, wait_until
 
 JAR = ("--cookie", "/root/jar-rotation", "--cookie-jar", "/root/jar-rotation")
 # What a rotation concerns; without the rest a run is shorter.
 TAGS = "haproxy,nginx,gunicorn,mysql_server"
+# The probe ends by itself after so many seconds, and waits so long for an answer: a browser would wait longer.
+PATIENCE = ("--seconds", "900", "--timeout", "10")
 
 
 def sign_the_guestbook(message):
@@ -59,20 +61,21 @@ def replication():
     )
 
 
-def handshake(address, port, *options):
+def handshake(client, address, *options):
     """Serial and issuer's key of the certificate that a server gives, as one text."""
-    done = run(
-        *("docker", "exec", "webstack-client", "sh", "-c"),
-        f"echo | openssl s_client -connect {address}:{port} -servername {SITE} {' '.join(options)} 2>/dev/null "
+    return on(
+        client,
+        f"echo Q | timeout 10 openssl s_client -connect {address} {' '.join(options)} 2>/dev/null "
         "| openssl x509 -noout -serial -ext authorityKeyIdentifier",
-    )
-    return done.stdout
+    ).stdout
 
 
 def certificates():
+    """Of the site, and of each database as the other sees it: nobody else reaches one."""
     return {
-        "site": handshake(VIRTUAL_IP, 443),
-        **{server: handshake(ADDRESSES[server], 3306, "-starttls mysql") for server in ("server3", "server4")},
+        "site": handshake("client", f"{VIRTUAL_IP}:443", f"-servername {SITE}"),
+        "server3": handshake("server4", f"{ADDRESSES['server3']}:3306", "-starttls mysql"),
+        "server4": handshake("server3", f"{ADDRESSES['server4']}:3306", "-starttls mysql"),
     }
 
 
@@ -82,7 +85,7 @@ def test_each_step_to_a_new_authority_fails_no_request_and_loses_no_connection(s
     prepare_client()
     before, connection = certificates(), replication()
     assert connection[1:] == ("ON", "ON")
-    with Probe("/", rate=20) as pages, Probe("/guestbook/", rate=5) as rows, Writer() as writer:
+    with Probe("/", 20, *PATIENCE) as pages, Probe("/guestbook/", 5, *PATIENCE) as rows, Writer() as writer:
         playbook("playbooks/rotate_certificates.yml", "--extra-vars", f"webstack_rotate={step}", "--tags", TAGS)
     assert pages.result["failed"] == 0, pages.result
     assert rows.result["failed"] == 0, rows.result
