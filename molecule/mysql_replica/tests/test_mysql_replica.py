@@ -129,7 +129,7 @@ MENDED = {
     ),
     "wrong password": (
         ("STOP REPLICA", "CHANGE REPLICATION SOURCE TO SOURCE_PASSWORD = 'stale'", "START REPLICA"),
-        ["stop", "configure", "start"],
+        ["renew"],
     ),
 }
 
@@ -163,7 +163,8 @@ def test_a_source_that_cannot_be_used_is_named_and_the_running_channel_kept(prim
         # The host forwards this port to the primary, whose certificate does not carry the host's address.
         forward(primary)
     before = snapshot(replica)
-    for check in (True, False):
+    # A dry run cannot know whether the account is to get that password: it warns, as another test sees.
+    for check in (False,) if state == "auth_failed" else (True, False):
         result = follow(replica, check=check, **options)
         assert result["failed"]
         assert result["msg"].startswith(f"{state}: source {options.get('source_host', primary.address)}:"), result[
