@@ -317,10 +317,9 @@ def certificate(directory, name="web", days=30):
     """A certificate that signs itself, and its key."""
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-quiet"),
+            *("openssl", "req", "-x509", "-noenc", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-keyout", directory / f"{name}.key", "-out", directory / f"{name}.crt", "-days", str(days)),
             *("-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:web.www.foobar.com"),
-            *("-addext", "basicConstraints=critical,CA:FALSE"),
         ],
         check=True,
         capture_output=True,
