@@ -207,8 +207,12 @@ CAMPAIGNS = {
 
 
 def guess(client):
-    options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-    run(CLIENT, f"for name in a b c d e f; do ssh {options} -o BindAddress={client} $name@{ADDRESS}; done", check=False)
+    options = "-o BatchMode=yes -o ConnectTimeout=2 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+    run(
+        CLIENT,
+        f"for name in a b c d e f; do timeout 10 ssh {options} -o BindAddress={client} $name@{ADDRESS}; done",
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS.values(), ids=CAMPAIGNS)
