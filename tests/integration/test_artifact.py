@@ -29,7 +29,7 @@ def test_it_holds_what_a_user_needs_and_nothing_else(artifact):
         *("FILES.json", "MANIFEST.json", "LICENSE", "README.md", "CHANGELOG.md", "changelogs", "meta"),
         *("inventory", "playbooks", "plugins", "roles"),
     }
-    assert not [name for name in names if re.search(r"secrets|\.pyc$|inventory/lab", name)]
+    assert not [name for name in names if re.search(r"\.secrets/|\.pyc$|inventory/lab", name)]
 
 
 def test_installed_alone_it_runs_the_site_play_and_finds_nothing_to_change(artifact, tmp_path):
