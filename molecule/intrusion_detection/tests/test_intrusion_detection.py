@@ -330,9 +330,9 @@ TAMPERING = {
         "/etc/systemd/system/x.service: added",
     ),
     "a key": (
-        "mkdir -m 700 /root/.ssh; echo >/root/.ssh/authorized_keys",
-        "rm -r /root/.ssh",
-        "/root/.ssh/authorized_keys: added",
+        "mkdir -p /home/x/.ssh; echo >/home/x/.ssh/authorized_keys",
+        "rm -r /home/x",
+        "/home/x/.ssh/authorized_keys: added",
     ),
     "a library": ("cp /lib/*/libz.so.1 /usr/lib/libzz.so", "rm /usr/lib/libzz.so", "/usr/lib/libzz.so: added"),
     "a file that is gone": ("mv /etc/issue /root/", "mv /root/issue /etc/", "/etc/issue: removed"),
