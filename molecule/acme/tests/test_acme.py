@@ -112,6 +112,25 @@ def test_a_challenge_is_answered_by_the_load_balancer_that_waits_whichever_is_as
     assert re.search(rf"site acme/{answered} \S+ 200 .* \"GET /.well-known/acme-challenge/", log)
 
 
+@pytest.fixture
+def another_waits():
+    """certbot's own server on the first load balancer, waiting for challenges of which it knows none."""
+    server = f"from acme.standalone import HTTP01Server; HTTP01Server(('{BALANCERS['acme-lb1']}', 8402), set()).serve_forever()"
+    host = on("acme-lb1")
+    host.check_output("systemd-run --quiet --collect --unit waiting /usr/bin/python3 -c %s", server)
+    lab.wait_until(lambda: host.run("ss --listening --numeric --no-header sport = 8402").stdout)
+    yield
+    host.check_output("systemctl stop waiting")
+
+
+def test_a_challenge_passes_by_a_load_balancer_that_waits_for_another(another_waits):
+    before = served(BALANCERS["acme-lb2"]).serial_number
+    on("acme-lb2").check_output(
+        "env REQUESTS_CA_BUNDLE=/etc/letsencrypt/requests/authority.pem certbot renew --force-renewal --no-random-sleep-on-renew"
+    )
+    assert served(BALANCERS["acme-lb2"]).serial_number != before
+
+
 def test_nobody_listens_for_challenges_when_there_are_none(balancer):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((BALANCERS[balancer], 8402), timeout=10)
