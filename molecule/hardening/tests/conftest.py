@@ -75,6 +75,7 @@ class Hosts:
                 SCENARIO / "harden.yml",
             ],
             cwd=PROJECT,
+            env=os.environ | {"ANSIBLE_FORCE_COLOR": "false"},
             capture_output=True,
             text=True,
             timeout=300,

@@ -87,7 +87,7 @@ def test_what_a_host_lacks_or_does_not_allow_is_said_and_fails_nothing(hosts):
     assert done.returncode == 0, done.stdout
     assert "sshd is not installed" in said
     assert re.search(r"does not let the host set \d+ parameters \(kernel.kptr_restrict, ", said)
-    assert "missing: - no.such.parameter" in re.sub(r"missing: (- \S+ )*?- no.such", "missing: - no.such", said)
+    assert "- no.such.parameter" in said
     hosts.run(BARE, "test ! -e /etc/ssh/sshd_config.d/00-webstack.conf")
 
 
