@@ -22,7 +22,9 @@ def logs_in(server, account, password):
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing():
     before = generated()
-    done = playbook("playbooks/rotate_secrets.yml", "--check", "--diff", "--extra-vars", "rotate=writer")
+    # The tiers that have none of these secrets are left out, which saves half of the time.
+    others = "--skip-tags=firewall,hardening,haproxy,keepalived,nginx,intrusion_detection"
+    done = playbook("playbooks/rotate_secrets.yml", "--check", "--diff", "--extra-vars", "rotate=writer", others)
     assert "writer@%:" in done.stdout
     assert "old_password: valid" in done.stdout
     assert "/etc/gunicorn/guestbook.env" in done.stdout
@@ -50,6 +52,10 @@ def test_it_is_not_begun_without_every_client():
 def test_a_run_that_is_killed_is_finished_by_the_next_one(rotation):
     assert rotation.killed, "it ended before the moment at which it was to be killed"
     assert rotation.signed_in_between > 3
+    step = (
+        rotation.output.read_text().rpartition("TASK [Start them again with the new secrets")[2].partition("TASK [")[0]
+    )
+    assert "changed: [server4]" in step, "it was not killed between the application's new file and its restart"
     assert not rotation.failed, rotation.output.read_text()[-5000:]
     assert rotation.after.items() <= rotation.between.items(), "the second run made other secrets instead of going on"
     assert sorted(rotation.after) == sorted(rotation.before), "something is left behind"
