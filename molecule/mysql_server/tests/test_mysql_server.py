@@ -134,7 +134,10 @@ def test_a_setting_that_mysqld_does_not_know_is_refused_and_the_old_ones_serve_o
     [
         ({"mysql_server_id": 0}, "mysql_server_id: 0 is not between 1 and 4294967295"),
         ({"mysql_server_id": "one"}, "unable to convert to int"),
-        ({"mysql_server_address": "172.30.63.99"}, "mysql_server_tls: the certificate is valid for IP:172.30.63.11, IP:172.30.63.12, not for 172.30.63.99"),
+        (
+            {"mysql_server_address": "172.30.63.99"},
+            "mysql_server_tls: the certificate is valid for IP:172.30.63.11, IP:172.30.63.12, not for 172.30.63.99",
+        ),
         (
             {"mysql_server_settings": {"max_connections": "5\nskip-grant-tables"}},
             "mysql_server_settings: max_connections",
