@@ -40,7 +40,7 @@ def parse(text: str) -> dict[str, list[str]]:
     """
     settings: dict[str, list[str]] = {}
     for line in text.splitlines():
-        keyword, _, value = line.strip().partition(" ")
+        keyword, _space, value = line.strip().partition(" ")
         value = {"true": "yes", "false": "no"}.get(value, value.strip())
         settings.setdefault(keyword.lower(), []).append(value)
     return settings
@@ -124,7 +124,7 @@ def overruled(text: str, settings: Settings) -> list[str]:
 def _user_in(session: Session, patterns: Iterable[str]) -> bool:
     """Match USER and USER@HOST, where HOST is a pattern of addresses or a network."""
     for pattern in patterns:
-        user, _, host = pattern.partition("@")
+        user, _at, host = pattern.partition("@")
         if fnmatchcase(session.user, user) and (not host or _address_in(session.address, host)):
             return True
     return False
