@@ -402,7 +402,7 @@ def test_a_client_with_too_many_connections_is_told_so_and_then_not_heard():
     def open_to(count):
         while len(idle) < count:
             idle.append(connect(LB1, "http", 8090))
-        wait_until(lambda: f"conn_cur={count} " in runtime(LB1, "show table narrow"), seconds=2)
+        wait_until(lambda: f"conn_cur={count} " in runtime(LB1, "show table narrow"), seconds=10)
 
     try:
         open_to(10)
@@ -414,7 +414,7 @@ def test_a_client_with_too_many_connections_is_told_so_and_then_not_heard():
     finally:
         for connection in idle:
             connection.close()
-    wait_until(lambda: ask(LB1, scheme="http", port=8090).status == 200, seconds=5)
+    wait_until(lambda: ask(LB1, scheme="http", port=8090).status == 200, seconds=15)
 
 
 def test_ipv6_clients_are_counted_by_their_network():
