@@ -61,6 +61,10 @@ options:
           - Remove the files of the directory whose first line is this one and which O(files) does not name.
             Other files, and those of directories below it, stay.
         type: str
+      create:
+        description: Whether a missing one is made. Otherwise it is left out, and only one that is there is pruned.
+        type: bool
+        default: true
       owner:
         description: Name of the user who owns the directory.
         type: str
@@ -140,6 +144,7 @@ FILE_SPEC = {
 DIRECTORY_SPEC = {
     "path": {"type": "path", "required": True},
     "prune": {"type": "str"},
+    "create": {"type": "bool", "default": True},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
     "mode": {"type": "str", "default": "0755"},
@@ -318,7 +323,11 @@ def main():
         },
         supports_check_mode=True,
     )
-    directories = [Directory(module, params) for params in module.params["directories"]]
+    directories = [
+        Directory(module, params)
+        for params in module.params["directories"]
+        if params["create"] or os.path.isdir(params["path"])
+    ]
     files = [File(module, params) for params in module.params["files"]]
     kept = {file.path for file in files}
     stale = [file for directory in directories for file in directory.stale(kept)]

@@ -136,6 +136,14 @@ def test_a_removed_file_comes_back_when_the_others_are_refused_and_stays_in_chec
     assert stat.S_IMODE(keys.stat().st_mode) == 0o755
 
 
+def test_a_directory_can_be_pruned_without_being_made(run, keys, tmp_path):
+    missing = {"path": str(tmp_path / "new"), "create": False, "prune": MARK}
+    result = run([], [missing, {"path": str(keys), "create": False, "prune": MARK}])
+    assert result["changed_files"] == [str(keys / "kept"), str(keys / "stale")]
+    assert not (tmp_path / "new").exists()
+    assert not run([], [missing])["changed"]
+
+
 @pytest.mark.parametrize(("command", "stays"), [("true", True), ("false", False)])
 def test_a_directory_is_made_unless_the_files_are_refused(run, tmp_path, command, stays):
     directory = tmp_path / "new/empty"

@@ -139,20 +139,28 @@ def test_a_service_that_was_killed_is_started_again_in_its_sandbox(hosts, host, 
     wait_for(lambda: ask(host))
 
 
-def test_a_changed_sandbox_restarts_nothing_unless_asked(hosts):
+def test_a_service_that_is_no_longer_listed_loses_its_sandbox_and_nothing_is_restarted_unless_asked(hosts):
     def processes():
         return hosts.run(STABLE, f"systemctl show {' '.join(SERVICES)} -P MainPID").split()
 
-    before = processes()
-    drop_in = "/etc/systemd/system/nginx.service.d/hardening.conf"
-    hosts.run(STABLE, f"sed -i s/UMask.*// {drop_in}; echo '# older' >>{drop_in}")
-    done = hosts.converge()
-    assert done.returncode == 0, done.stdout
-    assert "In a new sandbox from the next start on: nginx." in " ".join(done.stdout.split())
-    assert processes() == before
+    def exposure():
+        said = hosts.run(STABLE, "systemd-analyze security nginx.service --no-pager")
+        return float(re.search(r"level for \S+: ([\d.]+)", said).group(1))
 
-    hosts.run(STABLE, f"echo '# older' >>{drop_in}")
-    done = hosts.converge(hardening_restart_services=True)
+    before = processes()
+    directory = "/etc/systemd/system/nginx.service.d"
+    hosts.run(STABLE, f"printf '[Service]\nNice=1\n' >{directory}/theirs.conf")
+    try:
+        done = hosts.converge(hardening_services=["haproxy", "keepalived"])
+        assert done.returncode == 0, done.stdout
+        assert "Another sandbox, or none, from the next start on: nginx." in " ".join(done.stdout.split())
+        assert processes() == before
+        assert exposure() > 9
+        assert hosts.run(STABLE, f"ls {directory}") == "theirs.conf\n"
+    finally:
+        done = hosts.converge(hardening_restart_services=True)
+        hosts.run(STABLE, f"rm {directory}/theirs.conf")
     assert done.returncode == 0, done.stdout
     assert [old == new for old, new in zip(before, processes(), strict=True)] == [True, True, False]
+    assert exposure() < 3.5
     wait_for(lambda: ask(STABLE))
