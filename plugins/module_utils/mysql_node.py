@@ -21,7 +21,8 @@ SELECT configuration.HOST AS host, configuration.PORT AS port, configuration.USE
   configuration.CONNECTION_RETRY_INTERVAL AS connect_retry, configuration.CONNECTION_RETRY_COUNT AS retry_count,
   configuration.HEARTBEAT_INTERVAL AS heartbeat,
   connection.SERVICE_STATE AS io, connection.LAST_ERROR_NUMBER AS io_errno, connection.LAST_ERROR_MESSAGE AS io_error,
-  connection.RECEIVED_TRANSACTION_SET AS received, applier.SERVICE_STATE AS applier
+  connection.RECEIVED_TRANSACTION_SET AS received, connection.SOURCE_UUID AS source_uuid,
+  applier.SERVICE_STATE AS applier
 FROM performance_schema.replication_connection_configuration AS configuration
 JOIN performance_schema.replication_connection_status AS connection USING (CHANNEL_NAME)
 JOIN performance_schema.replication_applier_status AS applier USING (CHANNEL_NAME)
