@@ -101,14 +101,7 @@ options:
     description: Seconds to wait for the server to come back after seeding, and then for replication to run.
     type: int
     default: 300
-  login_unix_socket:
-    description: Socket of the server.
-    type: path
-    default: /run/mysqld/mysqld.sock
-  login_user:
-    description: Administrative account that logs in through O(login_unix_socket) without a password.
-    type: str
-    default: root
+extends_documentation_fragment: foobar.webstack.mysql
 seealso:
   - module: foobar.webstack.mysql_account
 """

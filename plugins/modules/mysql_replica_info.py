@@ -36,14 +36,7 @@ options:
     elements: str
     choices: [tables, accounts, certificate, disk]
     default: []
-  login_unix_socket:
-    description: Socket of the server.
-    type: path
-    default: /run/mysqld/mysqld.sock
-  login_user:
-    description: Administrative account that logs in through O(login_unix_socket) without a password.
-    type: str
-    default: root
+extends_documentation_fragment: foobar.webstack.mysql
 seealso:
   - module: foobar.webstack.mysql_replica
 """
