@@ -52,6 +52,10 @@ class GtidSet:
     def __sub__(self, other: GtidSet) -> GtidSet:
         return self._of({o: _without(mine, other._origins.get(o, [])) for o, mine in self._origins.items()})
 
+    def without(self, uuid: str) -> GtidSet:
+        """The transactions that did not begin on the server with this UUID."""
+        return self._of({origin: mine for origin, mine in self._origins.items() if origin[0] != uuid.lower()})
+
     def __le__(self, other: GtidSet) -> bool:
         """Whether the other set has all that is in this one."""
         return not self - other
