@@ -167,8 +167,7 @@ def build(
     certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
     peers         [{name, address, port}], the load balancers that share their stick tables
-    replication   {primary, replicas, server_ids: {host: id}, state_urls: {host: URL}, write_pool: [server],
-                  read_pool: [server]}; a server is as in backends, with backup
+    replication   {primary, replicas, server_ids: {host: id}, state_urls: {host: URL}, pool: [server]}; a server is as in backends
     spofs         [{tier, kind: host or zone, name, services, remedy}], what the stack does not survive the loss of
     faults        [{host, variable, value, message, remedy}]; host is null where the fault is no single host's
     """
@@ -754,7 +753,7 @@ def _replication(
     servers: list[dict[str, Any]],
     faults: _Faults,
 ) -> dict[str, Any]:
-    """Who begins as the primary, the server ids, and the pools of the write port and the read port.
+    """Who begins as the primary, the server ids, and the pool behind the write port and the read port.
 
     A server id is made from the host's address, so that no host's id depends on the others: an IPv4 address is
     taken as a number, of an IPv6 address the last 32 bits. The host variable mysql_server_id wins over it.
@@ -780,16 +779,13 @@ def _replication(
         if owner != name and (own is not None or boxes[owner]["address"] != address):
             faults.add(name, "mysql_server_id", server_id, f"{owner} has the same server id.", remedy)
     by_name = {server["name"]: server for server in servers}
-    pool = [dict(by_name[name], backup=False) for name in names if name in by_name]
-    readers = [server for server in pool if server["name"] not in primaries]
-    writers = [server for server in pool if server["name"] in primaries]
+    pool = [by_name[name] for name in names if name in by_name]
     return {
         "primary": primary,
         "replicas": list(members.get("mysql_replicas", [])),
         "server_ids": ids,
         "state_urls": {server["name"]: _url(server["address"], server["check_port"]) for server in pool},
-        "write_pool": pool,
-        "read_pool": readers + [dict(server, backup=bool(readers)) for server in writers],
+        "pool": pool,
     }
 
 

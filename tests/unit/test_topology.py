@@ -138,20 +138,16 @@ def test_without_a_virtual_ip_nothing_speaks_vrrp():
     assert "vrrp" not in {flow["service"] for flow in result["flows"]}
 
 
-def test_writes_may_go_to_every_database_and_reads_prefer_the_replicas():
+def test_every_database_may_come_to_serve_writes_and_reads():
     replication = build()["replication"]
     assert replication["primary"] == "server4"
-    assert {server["name"] for server in replication["write_pool"]} == {"server3", "server4"}
-    assert [(server["name"], server["backup"]) for server in replication["read_pool"]] == [
-        ("server3", False),
-        ("server4", True),
-    ]
+    assert [server["name"] for server in replication["pool"]] == ["server4", "server3"]
 
 
-def test_a_primary_without_replicas_serves_the_reads():
+def test_a_primary_needs_no_replica():
     result = build(groups={"databases": ["server4"], "mysql_replicas": []})
     assert result["faults"] == []
-    assert [(server["name"], server["backup"]) for server in result["replication"]["read_pool"]] == [("server4", False)]
+    assert [server["name"] for server in result["replication"]["pool"]] == ["server4"]
 
 
 def test_a_server_id_comes_from_the_address_unless_the_host_has_its_own():
@@ -233,8 +229,7 @@ def test_a_tier_whose_services_are_taken_out_may_be_empty():
         "replicas": [],
         "server_ids": {},
         "state_urls": {},
-        "write_pool": [],
-        "read_pool": [],
+        "pool": [],
     }
 
 

@@ -4,6 +4,7 @@
 
 ``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel.
 ``GET /read?max_lag=10`` answers 200 when it may serve reads: the primary, or a replica at most 10 seconds behind.
+``GET /replica?max_lag=10`` answers 200 on such a replica only.
 ``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
 
     mysql_state.py open --peer http://192.0.2.13:9201/
@@ -230,6 +231,7 @@ class Handler(BaseHTTPRequestHandler):
                 "/": state["role"] != "down",
                 "/write": state["writable"],
                 "/read": may_read(state, max_lag),
+                "/replica": state["role"] == "replica" and may_read(state, max_lag),
             }[url.path]
         except ValueError:
             return self.send_error(400, "max_lag is a number of seconds")
