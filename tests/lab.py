@@ -4,9 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+
+import yaml
 
 # Molecule asks for coloured output, which no test can read.
 os.environ.pop("ANSIBLE_FORCE_COLOR", None)
@@ -29,6 +35,11 @@ def run(*command, check=True, timeout=60, **options):
     return done
 
 
+def inside(container, command, **options):
+    """Run a shell command in a container and return what it printed."""
+    return run("docker", "exec", container, "sh", "-c", command, **{"timeout": 300, **options}).stdout
+
+
 def on(name, command, **options):
     """Run a shell command on a server of the lab, or on the client."""
     return run("docker", "exec", f"webstack-{name}", "sh", "-c", command, **options)
@@ -45,17 +56,74 @@ def playbook(*arguments, inventories=(INVENTORY,), **options):
     return run("ansible-playbook", *given, *map(str, arguments), timeout=900, **options)
 
 
-def converge(scenario, *arguments, **variables):
+def converge(scenario, *arguments, playbook="converge.yml", **variables):
     """Apply the role of one of Molecule's scenarios again, with other variables."""
     return run(
         Path(sys.executable).with_name("ansible-playbook"),
         f"--inventory={CHECKOUT}/molecule/{scenario}/inventory",
         f"--extra-vars={json.dumps(variables)}",
         *arguments,
-        CHECKOUT / "molecule" / scenario / "converge.yml",
+        CHECKOUT / "molecule" / scenario / playbook,
         check=False,
         timeout=300,
     )
+
+
+def assert_refused(scenario, cases, *arguments, playbook="converge.yml"):
+    """Apply the last role of a scenario's playbook once for each case, all in one run: every host must refuse it.
+
+    A case is a tuple: a dictionary of variables, and what must be said of them.
+    """
+    directory = CHECKOUT / "molecule" / scenario
+    play = yaml.safe_load((directory / playbook).read_text())[-1]
+    role = play.pop("roles")[-1]
+    play["tasks"] = [
+        {
+            "block": [
+                {"ansible.builtin.include_role": {"name": role}, "vars": variables},
+                {"ansible.builtin.fail": {"msg": "It was not refused."}},
+            ],
+            "rescue": [
+                {"ansible.builtin.set_fact": {"told": "{{ told | default([]) + [ansible_failed_result.msg] }}"}}
+            ],
+        }
+        for variables, *_ in cases
+    ]
+    with (
+        tempfile.TemporaryDirectory() as answers,
+        tempfile.NamedTemporaryFile("w", dir=directory, prefix=".refusals-", suffix=".yml") as file,
+    ):
+        answer = {"content": "{{ told | to_json }}", "dest": f"{answers}/{{{{ inventory_hostname }}}}", "mode": "0600"}
+        play["tasks"].append({"ansible.builtin.copy": answer, "delegate_to": "localhost"})
+        json.dump([play], file)
+        file.flush()
+        done = converge(scenario, *arguments, playbook=file.name)
+        assert done.returncode == 0, done.stdout
+        told = {path.name: json.loads(path.read_text()) for path in Path(answers).iterdir()}
+    assert told, done.stdout
+    for host, texts in told.items():
+        for (variables, *messages), text in zip(cases, texts, strict=True):
+            for message in messages:
+                assert message in " ".join(text.split()), (host, variables)
+
+
+@contextmanager
+def asking(question, pause=0.02, clients=1):
+    """Ask again and again for the time of a with block; yields the list of the answers. What the question raises is raised at the end."""
+    answers, stop = [], threading.Event()
+
+    def ask():
+        while not stop.wait(pause):
+            answers.append(question())
+
+    with ThreadPoolExecutor(clients) as pool:
+        asked = [pool.submit(ask) for _ in range(clients)]
+        try:
+            yield answers
+        finally:
+            stop.set()
+    for client in asked:
+        client.result()
 
 
 def wait_until(question, seconds=60):
@@ -122,22 +190,15 @@ def prepare_client():
     put("client", "/root/probe.py", (CHECKOUT / "tests" / "probe.py").read_text())
 
 
-class Probe:
-    """tests/probe.py on the client, from the begin of a with block to its end; then `result` is what it printed."""
+class Visitors:
+    """tests/probe.py for the time of a with block; then `result` is what it printed."""
 
-    def __init__(self, path="/", rate=50, *options):
-        url = f"https://{SITE}{path}"
-        self.command = ("python3", "/root/probe.py", url, "--address", VIRTUAL_IP, "--ca", CA, "--rate", str(rate))
-        self.command += options
+    def __init__(self, url, address, ca, *options, probe=(sys.executable, CHECKOUT / "tests" / "probe.py")):
+        self.command = (*probe, url, "--address", address, "--ca", ca, *options)
         self.result = {}
 
     def __enter__(self):
-        self.process = subprocess.Popen(
-            ["docker", "exec", "--interactive", "webstack-client", *self.command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         return self
 
@@ -145,3 +206,11 @@ class Probe:
         time.sleep(0.5)
         output, _ = self.process.communicate("stop\n", timeout=90)
         self.result = json.loads(output)
+
+
+class Probe(Visitors):
+    """The same from the client, through the virtual IP."""
+
+    def __init__(self, path="/", rate=50, *options):
+        probe = ("docker", "exec", "--interactive", "webstack-client", "python3", "/root/probe.py")
+        super().__init__(f"https://{SITE}{path}", VIRTUAL_IP, CA, "--rate", str(rate), *options, probe=probe)
