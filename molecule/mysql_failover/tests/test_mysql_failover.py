@@ -1,0 +1,270 @@
+"""Something happens to the databases while clients write. Nothing that was acknowledged is lost, and no two nodes are open at one time.
+
+The tests run in this order, each on the tier that the one before has left whole. Who is the primary changes from test to test, and is mostly
+not who the inventory says.
+"""
+
+import contextlib
+import re
+import time
+
+import pytest
+
+from lab import run, wait_until
+
+PLANNED = "mysql-failover-db1"  # by the inventory
+LOST_BY_ASYNC = (
+    "asynchronous replication, both replicas stalled 2 s, then the primary is lost: what it acknowledged alone"
+)
+
+
+def nodes_in_turn(result):
+    """Who acknowledged, in order. Two nodes that are open at one time would take turns again and again."""
+    return [turn[0] for turn in result["turns"]]
+
+
+def text(done):
+    return " ".join((done if isinstance(done, str) else done.stdout + done.stderr).split())
+
+
+def changed(output):
+    return {int(count) for count in re.findall(r"changed=(\d+)", output)}
+
+
+def promote(tier, node, *arguments, **variables):
+    return tier.playbook("failover", *arguments, primary=node, confirm=node, **variables)
+
+
+def bring_back(tier, node):
+    """Make an old primary a replica again."""
+    said = text(tier.do("rejoin", node=node))
+    wait_until(tier.whole)
+    return said
+
+
+def snapshot(tier):
+    """All that a refused run must leave as it is."""
+    question = (
+        "SELECT @@GLOBAL.super_read_only, @@GLOBAL.read_only, @@GLOBAL.offline_mode, @@GLOBAL.gtid_executed",
+        "SELECT HOST, PORT, USER FROM performance_schema.replication_connection_configuration",
+        "SELECT SERVICE_STATE FROM performance_schema.replication_connection_status",
+        "SELECT SERVICE_STATE FROM performance_schema.replication_applier_status",
+    )
+    return {node: tier.sql(node, *question) for node in tier.nodes}
+
+
+def test_a_killed_mysqld_comes_back_and_opens_itself_again(tier):
+    primary = tier.primary()
+    with tier.ledger("mysqld of the primary is killed (kill -9), starts and opens itself again") as ledger:
+        tier.on(primary, "pkill -KILL -x mysqld")
+        ledger.wait_for_write()
+    assert nodes_in_turn(ledger.nothing_is_lost()) == [primary]
+
+
+def test_the_primary_moves_from_node_to_node_under_load(tier):
+    first, (second, third) = tier.primary(), tier.replicas()
+    route = [first, second, third, first, second]
+    with tier.ledger("planned move of the primary, four times (switchover.yml)") as ledger:
+        for node in route[1:]:
+            tier.do("switchover", primary=node)
+            ledger.wait_for_write()
+            assert tier.primary() == node
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == route
+    assert result["gap"] < 5
+
+
+def test_the_site_is_applied_again_after_a_switchover_and_the_primary_stays(tier):
+    primary = tier.primary()
+    assert primary != PLANNED
+    with tier.ledger("site.yml is run again after a switchover") as ledger:
+        output = tier.do("site")
+    assert f"{primary} is the primary, the inventory has {PLANNED}" in text(output)
+    assert changed(output) == {0}
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == [primary]
+    assert result["gap"] < 2
+
+
+REFUSED = {
+    "to a host that is no database": ("switchover", {"primary": "nowhere"}, "'nowhere' is no database"),
+    "to nobody": ("switchover", {}, "primary: name the host that shall be the primary"),
+    "failover while the primary answers": (
+        "failover",
+        {"primary": "{replica}", "confirm": "{replica}"},
+        "{primary} is writable: hand over with playbooks/switchover.yml",
+    ),
+    "rejoin of the primary": ("rejoin", {"node": "{primary}"}, "{primary} is the primary, which has nobody to follow"),
+    "rejoin of nobody": ("rejoin", {}, "node: name the host"),
+}
+
+
+@pytest.mark.parametrize(("playbook", "variables", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_succeed_is_refused_and_changes_nothing(tier, playbook, variables, reason):
+    names = {"primary": tier.primary(), "replica": tier.replicas()[0]}
+    before = snapshot(tier)
+    done = tier.playbook(playbook, **{name: value.format(**names) for name, value in variables.items()})
+    assert done.returncode != 0
+    assert reason.format(**names) in text(done)
+    assert snapshot(tier) == before
+
+
+def test_a_switchover_to_the_primary_itself_does_nothing(tier):
+    before = snapshot(tier)
+    output = tier.do("switchover", primary=tier.primary())
+    assert "is the primary already: nothing was done" in text(output)
+    assert changed(output) == {0}
+    assert snapshot(tier) == before
+
+
+def test_a_replica_that_is_stopped_does_not_take_over(tier):
+    replica = tier.replicas()[0]
+    tier.sql(replica, "STOP REPLICA")
+    before = snapshot(tier)
+    try:
+        done = tier.playbook("switchover", primary=replica)
+        assert done.returncode != 0
+        assert f"replication does not run on {replica}" in text(done)
+        assert snapshot(tier) == before
+    finally:
+        tier.sql(replica, "START REPLICA")
+
+
+def test_a_replica_with_transactions_of_its_own_does_not_take_over_until_they_are_saved(tier):
+    primary, replica = tier.primary(), tier.replicas()[0]
+    tier.sql(replica, "SET GLOBAL super_read_only = OFF", "CREATE DATABASE astray", "SET GLOBAL super_read_only = ON")
+    before = snapshot(tier)
+    done = tier.playbook("switchover", primary=replica)
+    assert done.returncode != 0
+    assert f"{replica} holds transactions that {primary} lacks" in text(done)
+    assert snapshot(tier) == before
+    (file,) = re.findall(r"are in (/\S+\.sql) on it", bring_back(tier, replica))
+    assert "CREATE DATABASE astray" in tier.on(replica, f"cat {file}").stdout
+    assert "astray" not in tier.sql(replica, "SHOW DATABASES")
+
+
+@contextlib.contextmanager
+def late(tier, replica):
+    """A replica that receives, and cannot apply."""
+    holder = ("docker", "exec", "--detach", replica, "mysql", "guestbook", "--execute")
+    run(*holder, "LOCK TABLES ledger READ; SELECT SLEEP(120)")
+    find = "SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_INFO LIKE 'SELECT SLEEP(120)%'"
+    session = wait_until(lambda: tier.sql(replica, find), seconds=10)
+    try:
+        yield
+    finally:
+        tier.sql(replica, f"KILL {session.split()[0]}")
+
+
+def test_a_replica_that_does_not_catch_up_in_time_does_not_take_over_and_the_primary_goes_on(tier):
+    primary, replica = tier.primary(), tier.replicas()[0]
+    with tier.ledger("planned move to a replica that does not catch up: given up after 2 s") as ledger:
+        with late(tier, replica):
+            time.sleep(3)
+            done = tier.playbook("switchover", primary=replica, webstack_max_lag=1)
+            assert f"{replica} is" in text(done)
+            assert "s behind" in text(done)
+            done = tier.playbook("switchover", primary=replica, webstack_max_lag=300, timeout=2)
+            assert done.returncode != 0
+            assert "it stays a replica" in text(done)
+            ledger.wait_for_write()
+        assert tier.primary() == primary
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == [primary]
+    assert result["gap"] < 12
+
+
+def test_a_replica_takes_the_place_of_a_primary_that_is_lost(tier):
+    old = tier.primary()
+    with tier.ledger("the primary's server is lost (failover.yml)") as ledger:
+        tier.kill(old)
+        new = tier.most_advanced([node for node in tier.nodes if node != old])
+        done = tier.playbook("failover", primary=new, confirm="somebody else")
+        assert f"To make {new} the primary" in text(done)
+        assert tier.writable() == []
+        assert promote(tier, new).returncode == 0
+        ledger.wait_for_write()
+    assert nodes_in_turn(ledger.nothing_is_lost()) == [old, new]
+
+    with tier.ledger("site.yml is run while the old primary is down, and when it is back") as ledger:
+        assert old in text(tier.playbook("site"))
+        assert tier.writable() == [new]
+        tier.start(old)
+        assert tier.state(old)["role"] == "fenced"
+        tier.playbook("site")
+        assert tier.writable() == [new]
+        bring_back(tier, old)
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == [new]
+    assert result["gap"] < 2
+
+
+def test_a_primary_that_was_cut_off_stays_closed_when_the_network_heals(tier, tmp_path):
+    old = tier.primary()
+    with tier.ledger("the primary is cut off from all others (failover.yml), and comes back unchanged") as ledger:
+        tier.cut(old)
+        try:
+            new = tier.most_advanced([node for node in tier.nodes if node != old])
+            done = promote(tier, new, *tier.out_of_reach(old, tmp_path))
+            assert tier.writable() == [new], text(done)
+            ledger.wait_for_write()
+        finally:
+            tier.heal(old)
+        seen = set()
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            seen.add(tuple(tier.writable()))
+            time.sleep(0.1)
+        assert seen == {(new,)}
+    assert nodes_in_turn(ledger.nothing_is_lost()) == [old, new]
+    bring_back(tier, old)
+
+
+def test_a_replica_that_lacks_what_another_one_has_does_not_take_over(tier):
+    old, (cut_off, stalled) = tier.primary(), tier.replicas()
+    with tier.ledger("one replica is cut off, the other one stalls, then the primary is lost (failover.yml)") as ledger:
+        tier.cut(cut_off)
+        time.sleep(1)
+        tier.stall(stalled)
+        time.sleep(1)
+        tier.kill(old)
+        tier.heal(cut_off)
+        tier.resume(stalled)
+        refused = promote(tier, cut_off)
+        assert refused.returncode != 0
+        assert f"transactions that {cut_off} lacks" in text(refused)
+        assert promote(tier, stalled).returncode == 0
+        ledger.wait_for_write()
+    assert nodes_in_turn(ledger.nothing_is_lost()) == [old, stalled]
+    tier.start(old)
+    bring_back(tier, old)
+
+
+def test_without_semi_synchronous_replication_the_loss_is_foretold_counted_and_can_be_brought_back(tier):
+    old, replicas = tier.primary(), tier.replicas()
+    fault = "semi-synchronous replication switched off, both replicas cut off for 2 s, then the primary is lost"
+    with tier.ledger(fault + " (failover.yml -e accept_loss=true)") as ledger:
+        tier.sql(old, "SET GLOBAL rpl_semi_sync_source_enabled = OFF")
+        time.sleep(1.5)
+        for node in replicas:
+            tier.cut(node)
+        time.sleep(2)
+        tier.kill(old)
+        for node in replicas:
+            tier.heal(node)
+        new = tier.most_advanced(replicas)
+        refused = promote(tier, new)
+        assert refused.returncode != 0
+        assert "semi-synchronous replication was off" in text(refused)
+        assert tier.writable() == []
+        assert promote(tier, new, accept_loss=True).returncode == 0
+        ledger.wait_for_write()
+    result = ledger.note()
+    assert nodes_in_turn(result) == [old, new]
+    assert result["lost"] > 0
+    assert result["phantom"] == 0
+
+    tier.start(old)
+    (file,) = re.findall(r"are in (/\S+\.sql) on it", bring_back(tier, old))
+    run("docker", "exec", "--interactive", new, "mysql", input=tier.on(old, f"cat {file}").stdout)
+    assert ledger.compare()["lost"] == 0
