@@ -27,14 +27,10 @@ SERVER = """
 SELECT @@GLOBAL.server_id AS server_id, @@GLOBAL.report_host AS address, @@GLOBAL.port AS port, VERSION() AS version,
   @@GLOBAL.gtid_purged AS gtid_purged
 """
-# Neither of these tables lists what belongs to a plugin that is not loaded.
-PLUGINS = """
-SELECT LOWER(VARIABLE_NAME) AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
-WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%'
-  OR VARIABLE_NAME IN ('group_replication_group_name', 'group_replication_single_primary_mode')
-UNION ALL
-SELECT LOWER(VARIABLE_NAME), VARIABLE_VALUE FROM performance_schema.global_status
-WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_replica_status')
+# The table lists nothing of a plugin that is not loaded.
+GROUP = """
+SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
+WHERE VARIABLE_NAME IN ('group_replication_group_name', 'group_replication_single_primary_mode')
 """
 # Group Replication keeps one row, without an id, of a member that has not started.
 MEMBERS = """
@@ -68,7 +64,8 @@ SELECT @@GLOBAL.datadir AS data, @@GLOBAL.log_bin_basename AS binary_logs,
 
 def name_state(node: dict) -> str:
     """One word for what the node is, of those that mysql_replica_info documents."""
-    if node["offline_mode"]:
+    # A seeding that was ended in the middle is no decision to take the node out of service: the next run mends it.
+    if node["offline_mode"] and not node.get("seeding"):
         return "offline"
     members = (node["group"] or {}).get("members", [])
     if any(member["uuid"] == node["uuid"] and member["state"] != "OFFLINE" for member in members):
@@ -76,28 +73,6 @@ def name_state(node: dict) -> str:
     if node["channel"] or [name for name in node["channels"] if name not in GROUP_CHANNELS]:
         return "replica"
     return "primary" if writable(node) else "fenced"
-
-
-def semi_sync(values: dict[str, str]) -> dict | None:
-    """Both sides of semi-synchronous replication. None where neither plugin is loaded."""
-    if not any(name.startswith("rpl_semi_sync_") for name in values):
-        return None
-
-    def on(name: str) -> bool:
-        return values.get(f"rpl_semi_sync_{name}") == "ON"
-
-    def number(name: str) -> int:
-        return int(values.get(f"rpl_semi_sync_{name}", 0))
-
-    return {
-        "source": on("source_enabled"),
-        "source_active": on("source_status"),
-        "source_replicas": number("source_clients"),
-        "timeout_ms": number("source_timeout"),
-        "wait_no_replica": on("source_wait_no_replica"),
-        "replica": on("replica_enabled"),
-        "replica_active": on("replica_status"),
-    }
 
 
 def group(values: dict[str, str], members: list[dict]) -> dict | None:
@@ -155,6 +130,7 @@ def _certificate(server: mysql.Server) -> dict | None:
 
 
 def _space(path: str) -> dict:
+    path = os.path.normpath(path)
     space = os.statvfs(path)
     return {"path": path, "free": space.f_bavail * space.f_frsize, "size": space.f_blocks * space.f_frsize}
 
@@ -181,9 +157,9 @@ GATHER = {
 def read(server: mysql.Server, gather: list[str]) -> dict:
     """The node, without anything secret."""
     found = server.row(SERVER)
-    values = {row["name"]: row["value"] for row in server.query(PLUGINS)}
+    values = {row["name"]: row["value"] for row in server.query(GROUP)}
     extra = {name: reader(server) for name, reader in (GATHER[option] for option in gather)}
-    node = {**read_node(server), **found, "group": group(values, server.query(MEMBERS)), "semi_sync": semi_sync(values)}
+    node = {**read_node(server), **found, "group": group(values, server.query(MEMBERS))}
     node["gtid_purged"] = (found["gtid_purged"] or "").replace("\n", "")
     if node["channel"]:
         node["channel"] = {name: value for name, value in node["channel"].items() if name != "password"}

@@ -4,14 +4,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import contextmanager
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.foobar.webstack.plugins.module_utils import mysql
-from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication import settings
+from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication import (
+    donor_fault,
+    seeding,
+    semi_sync,
+    settings,
+)
 
 SYSTEM_DATABASES = ("information_schema", "mysql", "performance_schema", "sys")
 PEER_TIMEOUT = 2  # seconds
+DONOR_BUSY = "Too many concurrent clone operations"  # A donor is copied by one node at a time.
 
 CHANNEL = """
 SELECT configuration.HOST AS host, configuration.PORT AS port, configuration.USER AS user,
@@ -40,8 +48,27 @@ SELECT @@server_uuid AS uuid, @@GLOBAL.gtid_mode = 'ON' AS gtid_mode, @@GLOBAL.s
   EXISTS (SELECT * FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone' AND PLUGIN_STATUS = 'ACTIVE') AS clone,
   @@GLOBAL.gtid_executed AS gtid_executed
 """
+# Anybody may read these tables, which list nothing of a plugin that is not loaded.
+VARIABLES = """
+SELECT LOWER(VARIABLE_NAME) AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
+WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%' OR VARIABLE_NAME = 'clone_valid_donor_list'
+UNION ALL
+SELECT LOWER(VARIABLE_NAME), VARIABLE_VALUE FROM performance_schema.global_status
+WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_replica_status')
+"""
+# Of the last copy over this node. There is none, and not even the tables, without the plugin.
+COPY = """
+SELECT STATE AS copy, ERROR_NO AS number, ERROR_MESSAGE AS text, EXISTS (
+  SELECT * FROM performance_schema.clone_progress WHERE STAGE = 'DROP DATA' AND STATE <> 'Not Started') AS emptied
+FROM performance_schema.clone_status
+"""
+PROGRESS = """
+SELECT DATA AS done, ESTIMATE AS whole FROM performance_schema.clone_progress
+WHERE STAGE = 'FILE COPY' AND STATE = 'In Progress'
+"""
 SOURCE = """
 SELECT VERSION() AS version, @@server_uuid AS uuid, @@GLOBAL.super_read_only AS super_read_only,
+  EXISTS (SELECT * FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone' AND PLUGIN_STATUS = 'ACTIVE') AS clone,
   @@GLOBAL.gtid_purged AS purged, @@GLOBAL.gtid_executed AS executed
 """
 
@@ -70,54 +97,84 @@ def read_node(server: mysql.Server) -> dict:
     other = server.query("SELECT CHANNEL_NAME FROM performance_schema.replication_connection_configuration")
     databases = [row["Database"] for row in server.query("SHOW DATABASES")]
     replicas = [row["Replica_UUID"] for row in server.query("SHOW REPLICAS")]
+    values = {row["name"]: row["value"] for row in server.query(VARIABLES)}
     node = server.row(NODE)
+    copy = (server.row(COPY) if node["clone"] else None) or {"copy": None, "emptied": False}
     for name in ("gtid_mode", "super_read_only", "read_only", "offline_mode", "clone"):
         node[name] = bool(node[name])
+    databases = [name for name in databases if name not in SYSTEM_DATABASES]
+    donors = values.get("clone_valid_donor_list") or ""
     return {
         **node,
         "gtid_executed": _one_line(node["gtid_executed"]),
+        "semi_sync": semi_sync(values),
+        "seeding": seeding(copy["copy"], bool(copy["emptied"]), databases, node["offline_mode"], donors),
         "channel": channel,
         "channels": [row["CHANNEL_NAME"] for row in other if row["CHANNEL_NAME"]],
-        "databases": [name for name in databases if name not in SYSTEM_DATABASES],
+        "databases": databases,
         "replicas": replicas,
     }
 
 
-def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
-    """See mysql_replication for the shape. Any account may read these variables. The source is read after the node, so
-    that what the node applied in between does not look errant; ``server``, the node's, does the arithmetic."""
+def _ask(host: str, port: int, want: dict) -> dict:
+    """SOURCE, as the replication account reads it there, or ``{"errno", "error"}``."""
     try:
-        context = mysql.tls(want["source_ssl_ca"], want["source_ssl_verify"])
         there = mysql.Server(
-            host=want["source_host"],
-            port=want["source_port"],
+            host=host,
+            port=port,
             user=want["source_user"],
             password=want["source_password"],
-            ssl=context,
+            ssl=mysql.tls(want["source_ssl_ca"], want["source_ssl_verify"]),
             read_timeout=mysql.CONNECT_TIMEOUT,
         )
         try:
-            source = there.row(SOURCE)
+            answer = there.row(SOURCE)
         finally:
             there.close()
     except mysql.MySQLError as error:
         return {"errno": error.number, "error": error.text}
     except OSError as error:
         return {"errno": 2026, "error": f"source_ssl_ca={want['source_ssl_ca']!r}: {error}"}
-    reason = mysql.unsupported(source["version"])
-    if reason:
-        return {"errno": 0, "error": reason}
-    here = node["gtid_executed"]
-    with_relay_log = f"{here},{(node['channel'] or {}).get('received') or ''}"
+    reason = mysql.unsupported(answer["version"])
+    return {"errno": 0, "error": reason} if reason else answer
+
+
+def _compare(server: mysql.Server, source: dict, executed: str, received: str = "") -> dict:
+    """What a node with these GTID sets has more and less than the source; ``server`` does the arithmetic."""
     sets = server.row(
         "SELECT GTID_SUBTRACT(%s, %s) AS errant, GTID_SUBTRACT(%s, %s) AS missing, GTID_SUBTRACT(%s, %s) AS purged",
-        (here, source["executed"], source["executed"], here, source["purged"], with_relay_log),
+        (executed, source["executed"], source["executed"], executed, source["purged"], f"{executed},{received}"),
     )
+    return {name: _one_line(gtids) for name, gtids in sets.items()}
+
+
+def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
+    """See mysql_replication for the shape. Any account may read these variables. The source is read after the node, so
+    that what the node applied in between does not look errant."""
+    source = _ask(want["source_host"], want["source_port"], want)
+    if "error" in source:
+        return source
+    received = (node["channel"] or {}).get("received") or ""
     return {
         "uuid": source["uuid"],
         "super_read_only": bool(source["super_read_only"]),
-        **{name: _one_line(gtids) for name, gtids in sets.items()},
+        **_compare(server, source, node["gtid_executed"], received),
     }
+
+
+def find_donors(server: mysql.Server, node: dict, want: dict) -> tuple[list[tuple[str, int]], dict[str, str]]:
+    """Where to copy the data from, in the order in which to try: replicas that serve, then the source. And why others do
+    not. Each is asked over a connection that verifies its certificate; CLONE itself verifies only the authority."""
+    answers = {(donor["host"], donor["port"]): _ask(donor["host"], donor["port"], want) for donor in want["seed_from"]}
+    source = _ask(want["source_host"], want["source_port"], want)
+    faults = {}
+    for where, donor in answers.items():
+        if "error" not in donor and "error" not in source:
+            donor.update(_compare(server, source, donor["executed"]))
+        faults[where] = donor_fault(donor, node)
+    suitable = [where for where, fault in faults.items() if not fault]
+    unsuitable = {f"{host}:{port}": fault for (host, port), fault in faults.items() if fault}
+    return [*suitable, (want["source_host"], want["source_port"])], unsuitable
 
 
 def ask_peers(urls: list[str]) -> tuple[list[str], list[str]]:
@@ -136,9 +193,9 @@ def ask_peers(urls: list[str]) -> tuple[list[str], list[str]]:
 class Executor:
     """Carries out the actions of a plan on the local server, each a method of its name."""
 
-    def __init__(self, server: mysql.Server, connect, node: dict, want: dict):
-        """``connect`` opens another connection to the local server: CLONE restarts it."""
-        self.server, self._connect, self._node, self._want = server, connect, node, want
+    def __init__(self, server: mysql.Server, connect, node: dict, want: dict, log=lambda text: None):
+        """``connect`` opens another connection to the local server, ``log`` takes a line on how far a copy is."""
+        self.server, self._connect, self._node, self._want, self._log = server, connect, node, want, log
 
     def run(self, action: str) -> None:
         getattr(self, action)()
@@ -147,8 +204,23 @@ class Executor:
         self.server.query("SET GLOBAL super_read_only = ON")
 
     def open(self) -> None:
+        """Let applications write, each commit kept by a replica as soon as one is attached."""
+        if self._node["semi_sync"]:
+            self.semi_sync_on()
         self.server.query("SET GLOBAL super_read_only = OFF")
         self.server.query("SET GLOBAL read_only = OFF")
+
+    def semi_sync_on(self) -> None:
+        self.server.query("SET GLOBAL rpl_semi_sync_source_enabled = ON")
+
+    def semi_sync_off(self) -> None:
+        self.server.query("SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF")
+        self.server.query("SET GLOBAL rpl_semi_sync_source_enabled = OFF")
+
+    def online(self) -> None:
+        """End what the beginning of a seeding has set."""
+        self.server.query("SET GLOBAL offline_mode = OFF")
+        self.server.query("SET GLOBAL clone_valid_donor_list = ''")
 
     def stop(self) -> None:
         self.server.query("STOP REPLICA FOR CHANNEL ''")
@@ -177,37 +249,94 @@ class Executor:
         self.server.query("START REPLICA IO_THREAD FOR CHANNEL ''")
 
     def clone(self) -> None:
-        """Copy the source over this node (MySQL manual, "Cloning Remote Data").
+        """Copy a replica or the source over this node (MySQL manual, "Cloning Remote Data").
 
         CLONE needs super_read_only=OFF. For that time offline_mode=ON keeps everybody out but administrators, so that
-        nobody takes a node without data for the primary. mysqld restarts at the end, which ends both.
+        nobody takes a node without data for the primary. mysqld restarts at the end, which ends both. The list of donors
+        is set first: together with offline_mode it tells that a run was ended in the middle; see seeding().
         """
         want, node = self._want, self._node
-        running = node["channel"] and "ON" in (node["channel"]["io"], node["channel"]["applier"])
-        try:
-            self.server.query("SET GLOBAL offline_mode = ON")
+        until = time.monotonic() + want["timeout"]
+        error = None
+        while error is None or (DONOR_BUSY in error.text and time.monotonic() < until):
+            if error:
+                time.sleep(2)
+            donors, _unsuitable = find_donors(self.server, node, want)
             self.server.query(
-                "SET GLOBAL clone_valid_donor_list = %s", (f"{want['source_host']}:{want['source_port']}",)
+                "SET GLOBAL clone_valid_donor_list = %s", (",".join(f"{host}:{port}" for host, port in donors),)
             )
+            self.server.query("SET GLOBAL offline_mode = ON")
             self.server.query("SET GLOBAL clone_ssl_ca = %s", (want["source_ssl_ca"] or "",))
             self.server.query("SET GLOBAL super_read_only = OFF")
-            self.server.query(
-                "CLONE INSTANCE FROM %s@%s:%s IDENTIFIED BY %s REQUIRE SSL",
-                (want["source_user"], want["source_host"], want["source_port"], want["source_password"]),
-            )
-        except mysql.MySQLError as error:
-            # 3707: copied, but nothing is there that restarts mysqld; 2006, 2013: it restarts.
-            if error.number not in (2006, 2013, 3707):
-                self.server.query("SET GLOBAL super_read_only = ON")
-                self.server.query("SET GLOBAL offline_mode = %s", (node["offline_mode"],))
-                if running:
-                    self.start()
-                raise
+            for host, port in donors:
+                error = self._copy(host, port)
+                if error is None:
+                    return self._adopt()
+                self._log(f"{host}:{port} cannot be copied: {error}")
+        self.server.query("SET GLOBAL super_read_only = ON")
+        self.online()
+        if node["offline_mode"] and not node["seeding"]:
+            self.server.query("SET GLOBAL offline_mode = ON")
+        running = node["channel"] and "ON" in (node["channel"]["io"], node["channel"]["applier"])
+        if running and node["databases"] == read_node(self.server)["databases"]:
+            self.start()
+        raise error
+
+    def _copy(self, host: str, port: int) -> mysql.MySQLError | None:
+        """CLONE from there. None when mysqld restarts with the copy, else the error."""
+        want = self._want
+        with self._progress(f"{host}:{port}"):
+            try:
+                self.server.query(
+                    "CLONE INSTANCE FROM %s@%s:%s IDENTIFIED BY %s REQUIRE SSL",
+                    (want["source_user"], host, port, want["source_password"]),
+                )
+            except mysql.MySQLError as error:
+                # 3707: copied, but nothing is there that restarts mysqld; 2006, 2013: it restarts.
+                return None if error.number in (2006, 2013, 3707) else error
+        return None
+
+    def await_copy(self) -> None:
+        """Wait for the copy that another run began: mysqld goes on with it when the run is ended."""
+        with self._progress("its donor"):
+            while (self.server.row(COPY) or {}).get("copy") == "In Progress":
+                time.sleep(1)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take over the copy once mysqld has restarted with it."""
         self.server = self._reconnect()
         self.fence()
         if _read_channel(self.server):  # A clone of a replica brings its channel, and mysqld has started it.
             self.stop()
             self.reset()
+
+    @contextmanager
+    def _progress(self, donor: str):
+        """Log each tenth of the copy, over a connection of its own: CLONE keeps the other one busy."""
+        over = threading.Event()
+
+        def watch():
+            logged = 0
+            try:
+                server = self._connect()
+                while not over.wait(1):
+                    row = server.row(PROGRESS) or {}
+                    tenth = 10 * row.get("done", 0) // max(row.get("whole", 0), 1)
+                    if tenth > logged:
+                        logged = tenth
+                        self._log(f"copied {10 * tenth} % of {row['whole'] / 2**20:.0f} MiB from {donor}")
+            except mysql.MySQLError:
+                """mysqld restarts."""
+
+        self._log(f"copying {donor} over this node")
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def _reconnect(self) -> mysql.Server:
         """The server after its restart. MySQLError if it is not back, or the copy not completed, in time."""
@@ -215,17 +344,11 @@ class Executor:
         while True:
             try:
                 server = self._connect()
-                status = (
-                    server.row(
-                        "SELECT STATE AS state, ERROR_NO AS number, ERROR_MESSAGE AS text"
-                        " FROM performance_schema.clone_status"
-                    )
-                    or {}
-                )
-                if status.get("state") == "Completed":
+                status = server.row(COPY) or {}
+                if status.get("copy") == "Completed":
                     return server
                 error = mysql.MySQLError(status.get("number", 0), status.get("text") or "CLONE has not completed")
-                if status.get("state") == "Failed":
+                if status.get("copy") == "Failed":
                     until = 0
             except mysql.MySQLError as reason:
                 error = reason

@@ -14,7 +14,8 @@ description:
   - Names the state that it finds, says what it does about it, and refuses what may lose data or make a second primary.
   - A replica is seeded with the source's data by C(CLONE) where it needs them. A node that holds users' databases or
     transactions that the source lacks is never wiped without O(allow_destroy=true).
-  - A replica always is super_read_only.
+  - A replica always is super_read_only. Where the plugins of semi-synchronous replication are loaded, commits wait for replicas on the
+    primary, and never on a replica.
 author: The foobar.webstack founders (@foobar)
 requirements:
   - PyMySQL on the managed host (Debian package C(python3-pymysql))
@@ -22,6 +23,9 @@ requirements:
 notes:
   - The account O(source_user) needs REPLICATION SLAVE on the source, and BACKUP_ADMIN for seeding. The module logs in
     with it, too, to compare GTID sets before it changes anything.
+  - While a node is seeded, each tenth of the copy is told to the system's journal, C(journalctl --follow --grep mysql_replica).
+  - A run that is ended in the middle of seeding leaves mysqld copying, or the node in C(offline_mode). The next run waits for that copy,
+    or ends that mode, or copies anew where data has been lost; the state is V(seeding) or V(interrupted) before.
   - C(CLONE) restarts mysqld. A server without super_read_only=ON in its configuration is open for writes from then
     until the module has closed it.
   - A changed password is found because the server keeps the one of a channel readable for its administrator, in
@@ -75,12 +79,31 @@ options:
     default: true
   seed:
     description:
-      - V(auto) and V(clone) copy the source's data where replication alone would not do, that is, on a node that has
+      - V(auto) and V(clone) copy the source's data, or those of one in O(seed_from), where replication alone would not do, that is, on a node that has
         replicated nothing yet, or that lacks what the source's binary logs no longer hold.
       - V(never) refuses instead, and takes a new node for seeded by other means.
     type: str
     choices: [auto, clone, never]
     default: auto
+  seed_from:
+    description:
+      - Replicas of the same source to copy instead of the source, which is spared. They are tried in this order, and the source last.
+      - One that does not answer, has replicated nothing, has transactions that the source lacks, or lacks what the source no longer
+        keeps, is passed over with a warning.
+      - O(source_user), O(source_password) and O(source_ssl_ca) hold for them, too.
+    type: list
+    elements: dict
+    default: []
+    version_added: 0.2.0
+    suboptions:
+      host:
+        description: Name or address of the replica. Its certificate must carry it unless O(source_ssl_verify=false).
+        type: str
+        required: true
+      port:
+        description: Its port.
+        type: int
+        default: 3306
   allow_destroy:
     description:
       - Let the seeding replace the databases and transactions of this node where nothing less mends it.
@@ -98,7 +121,9 @@ options:
     elements: str
     default: []
   timeout:
-    description: Seconds to wait for the server to come back after seeding, and then for replication to run.
+    description:
+      - Seconds to wait for a source that is busy seeding another node, for the server to come back after seeding, and then for
+        replication to run. The copy itself may take as long as it takes.
     type: int
     default: 300
 extends_documentation_fragment: foobar.webstack.mysql
@@ -133,15 +158,17 @@ EXAMPLES = r"""
 RETURN = r"""
 state_before:
   description:
-    - What was found. V(primary), V(unconfigured), V(running), V(lagging), V(stopped), V(connecting), V(unreachable),
-      V(auth_failed), V(tls_failed), V(purged), V(errant), V(applier_broken), V(io_broken), V(other_source) or
-      V(other_channels).
+    - What was found. V(primary), V(unconfigured), V(running), V(lagging), V(writable), V(stopped), V(connecting), V(unreachable),
+      V(auth_failed), V(tls_failed), V(purged), V(errant), V(applier_broken), V(io_broken), V(other_source), V(other_channels),
+      V(seeding) or V(interrupted).
     - Or V(not_installed) in check mode on a host without a server.
   returned: always
   type: str
   sample: unconfigured
 state_after:
-  description: What it is now, or would be in check mode. V(unknown) where an action failed.
+  description:
+    - What it is now, or would be in check mode. V(unknown) where an action failed.
+    - V(unreachable) without a failure, and with a warning, of a replica that is as it should be and whose source does not answer.
   returned: always
   type: str
   sample: running
@@ -150,6 +177,8 @@ actions:
     - What was done, or would be done in check mode, in order.
     - Of V(fence), V(stop), V(clone), V(configure), V(renew), V(start), V(reset) and V(open). V(renew) gives the receiver another
       password, while the applier goes on.
+    - V(semi_sync_on) and V(semi_sync_off) say whether commits wait for replicas. V(await_copy) and V(online) mend a seeding that was ended
+      in the middle.
   returned: always
   type: list
   elements: str
@@ -170,6 +199,16 @@ databases:
   type: list
   elements: str
   sample: [guestbook]
+replicas:
+  description: Server UUIDs of the nodes that replicate from this one.
+  returned: when the server was asked
+  type: list
+  elements: str
+  sample: []
+semi_sync:
+  description: Both sides of semi-synchronous replication, as M(foobar.webstack.mysql_replica_info) returns them. Null without the plugins.
+  returned: when the server was asked
+  type: dict
 lag:
   description: Seconds behind the source, as the server tells. Null where it cannot tell.
   returned: always
@@ -184,6 +223,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils import mysql
 from ansible_collections.foobar.webstack.plugins.module_utils.mysql_node import (
     Executor,
     ask_peers,
+    find_donors,
     read_node,
     read_source,
 )
@@ -193,8 +233,11 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication 
     Refusal,
     awaits_account,
     explain,
+    is_source,
+    left_alone,
     name_state,
     plan,
+    stalled,
 )
 
 OPTIONS = {
@@ -206,6 +249,12 @@ OPTIONS = {
     "source_ssl_ca": {"type": "path"},
     "source_ssl_verify": {"type": "bool", "default": True},
     "seed": {"type": "str", "choices": ["auto", "clone", "never"], "default": "auto"},
+    "seed_from": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 3306}},
+    },
     "allow_destroy": {"type": "bool", "default": False},
     "max_lag": {"type": "int"},
     "peers": {"type": "list", "elements": "str", "default": []},
@@ -217,11 +266,13 @@ AFTER = {"replica": "running", "primary": "primary", "stopped": "stopped", "abse
 def observe(server: mysql.Server, want: dict) -> tuple[dict, dict | None, str]:
     node = read_node(server)
     source = read_source(server, node, want) if want["state"] == "replica" else None
-    return node, source, name_state(node, source, want)
+    state = name_state(node, source, want)
+    return node, source, "unreachable" if state not in RUNNING and left_alone(node, source, want) else state
 
 
 def facts(node: dict, source: dict | None) -> dict:
-    result = {"lag": (node["channel"] or {}).get("lag"), "databases": node["databases"]}
+    result = {name: node[name] for name in ("databases", "replicas", "semi_sync")}
+    result["lag"] = (node["channel"] or {}).get("lag")
     if source and "uuid" in source:
         result.update(errant_gtid=source["errant"], missing_gtid=source["missing"])
     return result
@@ -231,10 +282,11 @@ def view(state: str, node: dict) -> dict:
     """A node as a diff shows it."""
     channel = node["channel"]
     source = f"{channel['user']}@{channel['host']}:{channel['port']}" if channel else None
-    return {"state": state, "source": source, "super_read_only": node["super_read_only"]}
+    shown = {"state": state, "source": source, "super_read_only": node["super_read_only"]}
+    return {**shown, "commits_wait_for_replicas": is_source(node)}
 
 
-def expected(actions: list[str], node: dict, want: dict) -> dict:
+def expected(actions: list[str], node: dict, want: dict, donor: str) -> dict:
     """The same, as the actions will leave it."""
     after = view(AFTER[want["state"]], node)
     if "configure" in actions:
@@ -244,10 +296,13 @@ def expected(actions: list[str], node: dict, want: dict) -> dict:
     if "reset" in actions:
         after["source"] = None
     if "clone" in actions:
-        after["data"] = "copied from the source" + "".join(f", {name} lost" for name in node["databases"])
+        after["data"] = f"copied from {donor}" + "".join(f", {name} lost" for name in node["databases"])
     after["super_read_only"] = "open" not in actions and (
-        node["super_read_only"] or bool({"fence", "clone"} & {*actions})
+        node["super_read_only"] or bool({"fence", "clone", "await_copy"} & {*actions})
     )
+    if node["semi_sync"]:
+        on = {"open", "semi_sync_on"} & {*actions}
+        after["commits_wait_for_replicas"] = bool(on) or (is_source(node) and want["state"] != "replica")
     return after
 
 
@@ -301,23 +356,36 @@ def main():
             module.warn(f"Two primaries: this node is writable, and {', '.join(open_peers)} says that it is, too.")
         if "open" in actions and silent_peers:
             module.warn(f"Did not answer whether it is writable: {', '.join(silent_peers)}.")
+        alone = state == "unreachable" and left_alone(node, source, want)
+        if alone:
+            module.warn(f"{explain(state, node, source, want)} This replica is left as it is, and goes on by itself.")
+        if stalled(node):
+            module.warn(
+                "Every commit waits for a replica, and none is attached. To go on without one until one is: "
+                "SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF."
+            )
+        donors, unsuitable = find_donors(server, node, want) if "clone" in actions else ([], {})
+        for where, fault in unsuitable.items():
+            module.warn(f"{where} does not seed this node: {fault}.")
         before = view(state, node)
         if actions:
-            result["diff"] = {"before": before, "after": expected(actions, node, want)}
+            donor = "{}:{}".format(*donors[0]) if donors else ""
+            result["diff"] = {"before": before, "after": expected(actions, node, want, donor)}
         if module.check_mode:
-            after = AFTER[want["state"]] if actions else state
+            after = AFTER[want["state"]] if actions and not alone else state
             module.exit_json(**{**result, "changed": bool(actions), "actions": actions, "state_after": after})
 
         def connect():
             return mysql.Server(unix_socket=want["login_unix_socket"], user=want["login_user"])
 
-        executor = Executor(server, connect, node, want)
+        executor = Executor(server, connect, node, want, module.log)
         for action in actions:
             result["changed"] = True
             result["actions"].append(action)
             executor.run(action)
-        wait = settle if want["state"] == "replica" else observe
-        node, source, state = wait(executor.server, want)
+        if actions or not alone:
+            wait = settle if want["state"] == "replica" and not alone else observe
+            node, source, state = wait(executor.server, want)
         result.update(state_after=state, **facts(node, source))
         if actions:
             result["diff"]["after"] = {**result["diff"]["after"], **view(state, node)}
@@ -327,7 +395,7 @@ def main():
         result["state_after"] = "unknown"
         done = f" after {', '.join(result['actions'])}" if result["actions"] else ""
         module.fail_json(msg=f"{error}{done}", **result)
-    if want["state"] == "replica" and state not in RUNNING:
+    if want["state"] == "replica" and state not in RUNNING and not alone:
         module.fail_json(msg=explain(state, node, source, want), **result)
     if state == "lagging":
         module.warn(f"lagging: {result['lag']} s behind {want['source_host']}; max_lag is {want['max_lag']} s.")

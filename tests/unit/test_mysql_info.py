@@ -33,6 +33,9 @@ OPEN = {"super_read_only": False, "read_only": False}
         pytest.param({"channels": ["reports"], **OPEN}, "replica", id="a replica by a channel of its own"),
         pytest.param({"offline_mode": True, **OPEN}, "offline", id="out of service"),
         pytest.param(
+            {"offline_mode": True, **OPEN, "seeding": "begun"}, "fenced", id="a seeding was ended in the middle"
+        ),
+        pytest.param(
             {"group": GROUP, "channels": ["group_replication_applier"], **OPEN}, "group", id="the group's primary"
         ),
         pytest.param(
@@ -52,29 +55,8 @@ def test_a_node_is_called_what_applications_may_do_with_it(found, state):
     assert mysql_info.name_state({**FENCED, **found}) == state
 
 
-def test_a_server_without_plugins_has_neither_semi_sync_nor_group():
-    assert mysql_info.semi_sync({}) is None
+def test_a_server_without_the_plugin_has_no_group():
     assert mysql_info.group({}, []) is None
-
-
-def test_semi_sync_tells_what_is_wanted_from_what_is():
-    values = {
-        "rpl_semi_sync_source_enabled": "ON",
-        "rpl_semi_sync_source_timeout": "10000",
-        "rpl_semi_sync_source_wait_no_replica": "OFF",
-        "rpl_semi_sync_source_wait_point": "AFTER_SYNC",
-        "rpl_semi_sync_source_status": "OFF",
-        "rpl_semi_sync_source_clients": "2",
-    }
-    assert mysql_info.semi_sync(values) == {
-        "source": True,
-        "source_active": False,
-        "source_replicas": 2,
-        "timeout_ms": 10000,
-        "wait_no_replica": False,
-        "replica": False,
-        "replica_active": False,
-    }
 
 
 def test_a_member_that_has_not_started_is_no_member():
@@ -150,8 +132,8 @@ def test_a_node_is_told_without_secrets_and_without_line_ends():
     )
     assert not [text for text in ("secret", "\\n") if text in json.dumps(node)]
     assert all(query.split()[0] in ("SELECT", "SHOW") for query in server.queries)
-    assert len(server.queries) <= 12
+    assert len(server.queries) <= 14
 
 
-def test_every_node_has_the_same_keys():
-    assert {*mysql_info.UNKNOWN, "state", "gtid_mode", "clone"} == {*mysql_info.read(Recorded(), [])}
+def test_a_node_that_answers_has_what_one_that_does_not_has():
+    assert {*mysql_info.UNKNOWN, "state", "gtid_mode", "clone", "seeding"} == {*mysql_info.read(Recorded(), [])}

@@ -6,11 +6,16 @@ import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication import (
     Refusal,
     awaits_account,
+    donor_fault,
     explain,
     fresh,
+    left_alone,
     name_state,
     plan,
+    seeding,
+    semi_sync,
     settings,
+    stalled,
 )
 
 WANT = {
@@ -28,6 +33,7 @@ WANT = {
 GOOD = {
     **settings(WANT),
     **{"io": "ON", "applier": "ON", "io_errno": 0, "io_error": "", "applier_errno": 0, "applier_error": "", "lag": 0},
+    "source_uuid": "source",
 }
 SOURCE = {"uuid": "source", "super_read_only": False, "errant": "", "missing": "", "purged": ""}
 
@@ -49,11 +55,16 @@ def node(**changes):
         "replicas": [],
         "channels": [],
         "channel": None,
+        "seeding": "",
+        "semi_sync": None,
         **changes,
     }
 
 
 OPEN = {"super_read_only": False, "read_only": False}
+OFFLINE = {**OPEN, "offline_mode": True}
+ASYNC = {"source": False, "wait_no_replica": False, "source_replicas": 0}
+SYNC = {**ASYNC, "source": True}
 NEW = {"databases": [], "gtid_executed": ""}
 
 
@@ -82,6 +93,12 @@ NEW = {"databases": [], "gtid_executed": ""}
         ("connecting", {"channel": channel(io="CONNECTING", lag=None)}, {}),
         ("running", {"channel": channel()}, {}),
         ("running", {"channel": channel(lag=3600)}, {"missing": "source:10-99"}),
+        ("running", {"channel": channel(source_uuid="")}, {}),
+        ("other_source", {"channel": channel(source_uuid="rebuilt")}, {}),
+        ("writable", {"channel": channel(), **OPEN}, {"missing": "source:10"}),
+        ("interrupted", {"seeding": "begun", **OFFLINE}, {}),
+        ("interrupted", {"seeding": "broken", "channel": channel(applier_errno=1146)}, {}),
+        ("seeding", {"seeding": "running", **OFFLINE}, {"errno": 2003, "error": "Can't connect"}),
         # The source has purged what this replica has yet to apply from its relay log.
         ("running", {"channel": channel()}, {"purged": "source:10"}),
     ],
@@ -105,6 +122,7 @@ def decide(evidence, source=None, peers=(), **options):
     return plan(name_state(here, there, want), here, there, want, list(peers))
 
 
+DEAD = {"errno": 2003, "error": "Can't connect"}
 SEED = ["clone", "configure", "start"]
 POINT = ["configure", "start"]
 AGAIN = ["stop", "configure", "start"]
@@ -144,8 +162,22 @@ AGAIN = ["stop", "configure", "start"]
         ({"channel": channel(host="192.0.2.9", io="CONNECTING")}, {"super_read_only": True}, {}, AGAIN),
         ({"channel": channel(io="OFF")}, {"purged": "source:10"}, {"allow_destroy": True}, ["stop", *SEED]),
         ({"channel": channel(applier_errno=1062)}, {}, {"allow_destroy": True}, ["stop", *SEED]),
-        # The source cannot be asked just now, but the channel is as wanted and runs.
+        # The source cannot be asked just now, but the channel is as wanted.
         ({"channel": channel()}, {"errno": 1040, "error": "Too many connections"}, {}, []),
+        ({"channel": channel(io="CONNECTING", io_errno=2003)}, DEAD, {}, []),
+        ({"channel": channel(io="OFF", applier="OFF"), **OPEN}, DEAD, {}, ["fence"]),
+        # Another server answers at the source's address.
+        ({"channel": channel(source_uuid="rebuilt")}, {}, {}, ["stop", "start"]),
+        # A replica's commits wait for nobody.
+        ({"channel": channel(), "semi_sync": SYNC}, {}, {}, ["semi_sync_off"]),
+        ({"semi_sync": SYNC, **OPEN, **NEW}, {}, {}, ["fence", "semi_sync_off", *SEED]),
+        ({"channel": channel(), "semi_sync": ASYNC}, {}, {}, []),
+        # An earlier run was ended in the middle: mysqld still copies, has not begun to, or had emptied the node.
+        ({"seeding": "running", **OFFLINE, **NEW}, {}, {}, ["await_copy", *POINT]),
+        ({"seeding": "begun", **OFFLINE, "channel": channel()}, {}, {}, ["fence", "online"]),
+        ({"seeding": "begun", **OFFLINE, **NEW}, {}, {}, ["fence", "online", *SEED]),
+        ({"seeding": "broken", "databases": []}, {}, {}, SEED),
+        ({"seeding": "broken", "databases": [], "channel": channel()}, {}, {}, ["stop", *SEED]),
     ],
 )
 def test_a_replica_is_made_with_the_least_that_does_it(evidence, source, options, actions):
@@ -185,8 +217,10 @@ def test_a_dry_run_foresees_that_the_account_gets_the_new_password(changes, errn
         ({"replicas": ["source"]}, {}, {"allow_destroy": True}, "replicates from this node"),
         ({"channel": channel(host="192.0.2.9")}, {"super_read_only": True}, {}, "moved only to a primary"),
         ({"channel": channel()}, {"errno": 1045, "error": "Access denied"}, {"source_password": "x"}, "auth_failed"),
-        ({}, {"errno": 2003, "error": "Can't connect"}, {}, "unreachable: source 192.0.2.4:3306: MySQL error 2003"),
+        ({}, DEAD, {}, "unreachable: source 192.0.2.4:3306: MySQL error 2003"),
         ({}, {"errno": 2026, "error": "certificate"}, {}, "tls_failed"),
+        ({"seeding": "begun", **OFFLINE}, {"errant": "node:1"}, {}, "errant: source"),
+        ({"seeding": "broken", "databases": []}, {"errant": "other:1"}, {}, "none, but transactions of its own"),
     ],
 )
 def test_what_is_not_safe_is_refused_with_the_reason(evidence, source, options, reason):
@@ -202,6 +236,10 @@ def test_what_is_not_safe_is_refused_with_the_reason(evidence, source, options, 
         ({}, [], ["open"]),
         (OPEN, [], []),
         (OPEN, ["http://b/write"], []),
+        ({**OPEN, "semi_sync": ASYNC}, [], ["semi_sync_on"]),
+        ({**OPEN, "semi_sync": SYNC}, [], []),
+        ({"semi_sync": ASYNC}, [], ["open"]),
+        ({**OFFLINE, "seeding": "begun"}, [], "ended while it seeded this node"),
         ({}, ["http://b/write"], "http://b/write says that it is writable"),
         ({"channel": channel()}, [], "replica of 192.0.2.4:3306"),
         ({"channel": channel(), **OPEN}, [], "replica of 192.0.2.4:3306"),
@@ -274,3 +312,99 @@ def test_an_explanation_quotes_number_text_and_remedy():
     here = node(channel=channel(io="CONNECTING", io_errno=2003, io_error="Can't connect"))
     told = explain("unreachable", here, SOURCE, WANT)
     assert told.startswith("unreachable: source 192.0.2.4:3306: MySQL error 2003: Can't connect. The source must run")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "source", "alone"),
+    [
+        ({"channel": channel(io="CONNECTING", io_errno=2003)}, DEAD, True),
+        ({"channel": channel(io="OFF", applier="OFF")}, DEAD, True),
+        ({"channel": channel(io="CONNECTING", io_errno=2003)}, {}, False),
+        ({"channel": channel(io="CONNECTING", io_errno=2003)}, {"errno": 1045, "error": "Access denied"}, False),
+        ({"channel": channel(host="192.0.2.9")}, DEAD, False),
+        ({"channel": channel(password="old")}, DEAD, False),
+        ({"channel": channel(applier_errno=1062)}, DEAD, False),
+        ({"channel": channel(), "gtid_executed": ""}, DEAD, False),
+        ({"channel": channel(), "seeding": "broken"}, DEAD, False),
+        ({"channel": channel(), "channels": ["archive"]}, DEAD, False),
+        ({}, DEAD, False),
+    ],
+)
+def test_only_a_replica_that_is_as_it_should_be_is_left_alone_while_its_source_is_away(evidence, source, alone):
+    assert left_alone(node(**evidence), {**SOURCE, **source}, WANT) is alone
+
+
+@pytest.mark.parametrize(
+    ("copy", "emptied", "databases", "offline", "donors", "seen"),
+    [
+        (None, False, ["site"], False, "", ""),
+        (None, False, ["site"], True, "", ""),
+        (None, False, ["site"], True, "192.0.2.4:3306", "begun"),
+        (None, False, ["site"], False, "192.0.2.4:3306", ""),
+        ("Completed", True, [], True, "192.0.2.4:3306", "begun"),
+        ("In Progress", True, [], True, "192.0.2.4:3306", "running"),
+        ("Failed", True, [], True, "192.0.2.4:3306", "broken"),
+        ("Failed", True, [], False, "", "broken"),
+        ("Failed", True, ["site"], False, "", ""),
+        ("Failed", False, [], False, "", ""),
+    ],
+)
+def test_a_seeding_that_was_ended_in_the_middle_is_seen(copy, emptied, databases, offline, donors, seen):
+    assert seeding(copy, emptied, databases, offline, donors) == seen
+
+
+@pytest.mark.parametrize(
+    ("donor", "fault"),
+    [
+        ({}, None),
+        (DEAD, "MySQL error 2003: Can't connect"),
+        ({"errno": 0, "error": "the server is MariaDB"}, "the server is MariaDB"),
+        ({"uuid": "node"}, "this node itself"),
+        ({"clone": 0}, "clone plugin"),
+        ({"executed": ""}, "replicated nothing yet"),
+        ({"errant": "other:1"}, "the source lacks: other:1"),
+        ({"purged": "source:1-5"}, "no longer keeps what it lacks: source:1-5"),
+    ],
+)
+def test_only_a_donor_from_which_replication_can_go_on_spares_the_source(donor, fault):
+    good = {"uuid": "donor", "clone": 1, "executed": "source:1-9", "errant": "", "purged": ""}
+    found = donor_fault({**good, **donor}, node())
+    assert found == fault if fault is None else fault in found
+
+
+def test_semi_sync_tells_what_is_wanted_from_what_is():
+    values = {
+        "rpl_semi_sync_source_enabled": "ON",
+        "rpl_semi_sync_source_timeout": "10000",
+        "rpl_semi_sync_source_wait_no_replica": "OFF",
+        "rpl_semi_sync_source_wait_point": "AFTER_SYNC",
+        "rpl_semi_sync_source_status": "OFF",
+        "rpl_semi_sync_source_clients": "2",
+    }
+    assert semi_sync(values) == {
+        "source": True,
+        "source_active": False,
+        "source_replicas": 2,
+        "timeout_ms": 10000,
+        "wait_no_replica": False,
+        "replica": False,
+        "replica_active": False,
+    }
+
+
+def test_a_server_without_the_plugins_has_no_semi_sync():
+    assert semi_sync({"clone_valid_donor_list": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("sides", "waits"),
+    [
+        (None, False),
+        (ASYNC, False),
+        (SYNC, False),
+        ({**SYNC, "wait_no_replica": True}, True),
+        ({**SYNC, "wait_no_replica": True, "source_replicas": 1}, False),
+    ],
+)
+def test_commits_are_stalled_only_where_they_wait_for_a_replica_that_is_not_there(sides, waits):
+    assert stalled(node(semi_sync=sides)) is waits
