@@ -63,7 +63,8 @@ def play(name: str, **variables: str) -> str:
 
 
 SITE = play("site")
-MENDS = "START REPLICA on it. " + f"{SITE} does so, too."
+DOES_SO = f"{SITE} does so, too."
+MENDS = f"START REPLICA on it. {DOES_SO}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _answers(host: str, node: dict) -> Iterator[Finding]:
 
 
 def _settings(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
-    if node["offline_mode"]:
+    if node["offline_mode"] and not node["seeding"]:
         yield (
             "error",
             "offline_mode is on: applications cannot connect",
@@ -230,9 +231,8 @@ def _disk(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
     disk = node.get("disk")
     if not disk:
         return
-    for space in {
-        (space["free"], space["size"]): space for space in (disk["data"], disk["binary_logs"]) if space
-    }.values():
+    spaces = [space for space in (disk["data"], disk["binary_logs"]) if space]
+    for space in {(space["free"], space["size"]): space for space in spaces}.values():
         free = 100 * space["free"] / space["size"]
         if free < tier.limits["disk_free"]:
             yield (
@@ -258,12 +258,9 @@ def _disk(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
 def _place(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
     """A node that is neither primary nor replica, or both."""
     if node["seeding"]:
-        found = (
-            ("info", "is being seeded")
-            if node["seeding"] == "running"
-            else ("error", "its seeding was ended in the middle")
-        )
-        yield (*found, f"{SITE} waits for it, or begins it again.")
+        running = node["seeding"] == "running"
+        what = "is being seeded" if running else "its seeding was ended in the middle"
+        yield "info" if running else "error", what, f"{SITE} waits for it, or begins it again."
         return
     if node["state"] == "fenced" and node["group"]:
         yield "error", "is not in its group", "START GROUP_REPLICATION on it."
@@ -273,7 +270,7 @@ def _place(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
         yield (
             "error",
             "is a replica, and accepts writes",
-            f"SET GLOBAL super_read_only = ON on it. {SITE} does so, too.",
+            f"SET GLOBAL super_read_only = ON on it. {DOES_SO}",
         )
     if node["state"] == "group" and _member(node)["state"] != "ONLINE":
         yield (
@@ -361,7 +358,7 @@ def _semi_sync(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
             yield (
                 "warning",
                 "commits wait for no replica",
-                f"SET GLOBAL rpl_semi_sync_source_enabled = ON on it. {SITE} does so, too.",
+                f"SET GLOBAL rpl_semi_sync_source_enabled = ON on it. {DOES_SO}",
             )
         elif semi_sync["source_active"] and semi_sync["wait_no_replica"] and not acknowledging:
             yield (
