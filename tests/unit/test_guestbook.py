@@ -7,6 +7,7 @@ import datetime
 import re
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "playbooks" / "files" / "guestbook"))
 
 from guestbook import create_app
-from guestbook.views import EntryForm, tidy
+from guestbook.views import REMEMBER_SECONDS, EntryForm, own_writes, tidy
 
 SETTINGS = {
     "GUESTBOOK_SECRET_KEY": "a secret key",
@@ -150,6 +151,14 @@ def test_what_is_not_there_gets_a_page_and_what_is_not_allowed_says_what_is(visi
     assert "Back to the guestbook" in missing.text
     assert "<b>" not in missing.text
     assert "POST" in visitor.delete("/guestbook/").headers["Allow"]
+
+
+@pytest.mark.parametrize(("seconds", "remembered"), [(0, "uuid:7"), (REMEMBER_SECONDS + 1, None), (-5, "uuid:7")])
+def test_what_a_visitor_wrote_is_waited_for_until_every_replica_that_serves_must_have_it(settings, seconds, remembered):
+    with create_app(settings).test_request_context():
+        assert own_writes() is None
+        session["wrote"] = "uuid:7", int(time.time()) - seconds
+        assert own_writes() == remembered
 
 
 @given(st.text())

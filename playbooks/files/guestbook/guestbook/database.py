@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -100,16 +100,13 @@ class Database:
     def reading(self, after: str | None = None) -> Iterator[pymysql.Connection]:
         """Give a connection for reading that has seen the transactions `after` (a GTID set).
 
-        A replica may be a moment behind. It is given CATCH_UP_SECONDS to see what the visitor has just written; then the
-        write port, which has seen everything, is asked instead.
+        A replica may be a moment behind. It is given CATCH_UP_SECONDS to see what the visitor has written; then the write
+        port, which has seen everything, is asked instead.
         """
-        # pylint: disable=contextmanager-generator-missing-cleanup
-        if after:
-            with self.read.connection() as connection:
-                if self._has_seen(connection, after):
-                    yield connection
-                    return
-        with (self.write if after else self.read).connection() as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(self.read.connection())
+            if after and not self._has_seen(connection, after):
+                connection = stack.enter_context(self.write.connection())
             yield connection
 
     @staticmethod

@@ -33,7 +33,11 @@ class Entry:
 
 
 def add(connection: pymysql.Connection, name: str, message: str) -> tuple[int, str]:
-    """Write an entry; give its id and the transactions (a GTID set) after which it can be read elsewhere."""
+    """Write an entry; give its id and the transactions (a GTID set) after which it can be read elsewhere.
+
+    They are what this node has committed meanwhile: the entry's own, and at worst a stranger's that does no harm. The server would
+    name the entry's alone (session_track_gtids), but PyMySQL does not pass that on.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT @@global.gtid_executed")
         (before,) = cursor.fetchone()

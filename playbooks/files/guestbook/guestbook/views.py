@@ -1,5 +1,6 @@
 """The pages: what a visitor asks for, and what they get."""
 
+import time
 import unicodedata
 from dataclasses import asdict
 from urllib.parse import unquote_to_bytes
@@ -14,6 +15,9 @@ from wtforms.validators import DataRequired, Length, ValidationError
 from guestbook import entries
 
 pages = Blueprint("pages", __name__)
+
+# For longer than a replica that serves may be behind, since every page may come from another one.
+REMEMBER_SECONDS = 60
 
 
 def tidy(text: str | None) -> str:
@@ -74,10 +78,16 @@ def servers(database_node: str) -> dict[str, str]:
     }
 
 
-def page(form: EntryForm, after: str | None = None) -> str:
-    """Render the guestbook as a node shows it that has seen the transactions `after`."""
+def own_writes() -> str | None:
+    """Give the transactions that the visitor's latest entry came with, while there may be replicas without them."""
+    transactions, at = session.get("wrote", ("", 0))
+    return transactions if time.time() - at < REMEMBER_SECONDS else None
+
+
+def page(form: EntryForm) -> str:
+    """Render the guestbook, with what the visitor has just written in it."""
     before = request.args.get("before", type=int)
-    with current_app.config["DATABASE"].reading(after) as connection:
+    with current_app.config["DATABASE"].reading(own_writes()) as connection:
         return render_template(
             "guestbook.html",
             form=form,
@@ -90,8 +100,8 @@ def page(form: EntryForm, after: str | None = None) -> str:
 
 @pages.get("/guestbook/")
 def show() -> str:
-    """Show the newest entries, and to the one who has just signed, theirs among them."""
-    return page(EntryForm(), session.pop("after", None))
+    """Show the newest entries."""
+    return page(EntryForm())
 
 
 @pages.post("/guestbook/")
@@ -103,7 +113,8 @@ def sign() -> Answer | tuple[str, int]:
     if not form.validate():
         return page(form), 400 if form.csrf_token.errors else 422
     with current_app.config["DATABASE"].write.connection() as connection:
-        entry_id, session["after"] = entries.add(connection, form.name.data, form.message.data)
+        entry_id, transactions = entries.add(connection, form.name.data, form.message.data)
+    session["wrote"] = transactions, int(time.time())
     session.pop("csrf_token")  # A form signs once.
     return redirect(url_for(".show", _anchor=f"entry-{entry_id}"), 303)
 
@@ -111,7 +122,7 @@ def sign() -> Answer | tuple[str, int]:
 @pages.get("/guestbook/api/entries")
 def api() -> dict:
     """Give the newest entries and the servers that brought them as JSON. Signing needs the form and its token."""
-    with current_app.config["DATABASE"].reading() as connection:
+    with current_app.config["DATABASE"].reading(own_writes()) as connection:
         return {
             "servers": servers(entries.node(connection)),
             "entries": [
