@@ -110,7 +110,7 @@ CATALOGUE: dict[str, dict[str, Any]] = {
         "tier": "databases",
         "port": 9201,
         "protocol": "http",
-        "clients": ["appservers", "databases"],
+        "clients": ["appservers", "databases", "monitoring"],
         "why": "which database is writable, and how far the others lag",
     },
 }
@@ -123,11 +123,17 @@ PROTOCOLS = ("http", "https", "mysql", "tcp", "udp", "vrrp")
 ADDRESSES = ("host", "virtual", "loopback")
 LOOPBACK = "127.0.0.1"
 # The host variables that build reads.
-HOST_VARIABLES = ("webstack_address", "ansible_host", "webstack_weight", "webstack_zone", "mysql_server_id")
+HOST_VARIABLES = (
+    *("webstack_address", "ansible_host", "webstack_weight", "webstack_zone"),
+    *("mysql_server_id", "mysql_replication_mode"),
+)
 
 DEFAULT_WEIGHT = 100
 MAX_WEIGHT = 256  # HAProxy, configuration manual, section 5.2, "weight"
 MAX_SERVER_ID = 2**32 - 1  # MySQL reference manual, "server_id"
+# pair: a primary with replicas, which an operator replaces. group: members that elect their primary.
+REPLICATION_MODES = ("pair", "group")
+MAX_GROUP = 9  # members, MySQL reference manual, "Group Replication Limitations"
 FIRST_ROUTER_ID = 51
 MAX_ROUTER_ID = 255  # RFC 9568, section 5.2.3
 # VRRP waits (256 - priority) / 256 of an interval longer before it takes over: high priorities make it quick.
@@ -167,7 +173,7 @@ def build(
     certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
     peers         [{name, address, port}], the load balancers that share their stick tables
-    replication   {primary, replicas, server_ids: {host: id}, state_urls: {host: URL}, pool: [server]}; a server is as in backends
+    replication   {mode: pair or group, primary, replicas, server_ids: {host: id}, state_urls: {host: URL}, pool: [server]}; a server is as in backends
     spofs         [{tier, kind: host or zone, name, services, remedy}], what the stack does not survive the loss of
     faults        [{host, variable, value, message, remedy}]; host is null where the fault is no single host's
     """
@@ -181,6 +187,7 @@ def build(
     vips = _virtual_ips(virtual_ips, catalogue, members, boxes, faults)
     _clashes(catalogue, members, vips, faults)
     backends = _backends(catalogue, members, boxes)
+    mode = _replication_mode(members, hosts, faults)
     return {
         "hosts": boxes,
         "groups": members,
@@ -192,8 +199,8 @@ def build(
         "certificates": _certificates(catalogue, members, boxes, site),
         "vrrp": _vrrp(catalogue, members, boxes, vips),
         "peers": [{key: server[key] for key in ("name", "address", "port")} for server in backends.get("peers", ())],
-        "replication": _replication(members, hosts, boxes, backends.get("mysql", []), faults),
-        "spofs": _spofs(catalogue, members, boxes),
+        "replication": _replication(members, hosts, boxes, backends.get("mysql", []), mode, faults),
+        "spofs": _spofs(catalogue, members, boxes, mode),
         "faults": list(faults),
     }
 
@@ -746,11 +753,39 @@ def _vrrp(
     }
 
 
+def _replication_mode(
+    members: Mapping[str, list[str]], variables: Mapping[str, Mapping[str, Any]], faults: _Faults
+) -> str:
+    """How the databases replicate, which is the same for all of them."""
+    variable, names = "mysql_replication_mode", members.get("databases", [])
+    modes: dict[str, str] = {}
+    for name in names:
+        given = variables.get(name)
+        value = given.get(variable) if isinstance(given, Mapping) else None
+        mode = REPLICATION_MODES[0] if value is None else value
+        if mode not in REPLICATION_MODES:
+            remedy = "Choose one of {}.".format(", ".join(REPLICATION_MODES))
+            faults.add(name, variable, value, "This is no way to replicate.", remedy)
+        elif mode not in modes:
+            modes[str.__str__(mode)] = name
+    if len(modes) > 1:
+        first, second = modes
+        message = f"{modes[first]} has {first}, and all databases replicate in the same way."
+        faults.add(modes[second], variable, second, message, "Set it once, in the group_vars of databases.")
+    mode = next(iter(modes), REPLICATION_MODES[0])
+    if mode == "group" and names and (len(names) % 2 == 0 or not 3 <= len(names) <= MAX_GROUP):
+        message = f"A group has 3, 5, 7 or {MAX_GROUP} members, of which a majority must be left to write."
+        remedy = "Add a host to mysql_replicas or take one out of it; a fourth member survives no more than three do."
+        faults.add(None, "groups.databases", ", ".join(names), message, remedy)
+    return mode
+
+
 def _replication(
     members: Mapping[str, list[str]],
     variables: Mapping[str, Mapping[str, Any]],
     boxes: Mapping[str, Mapping[str, Any]],
     servers: list[dict[str, Any]],
+    mode: str,
     faults: _Faults,
 ) -> dict[str, Any]:
     """Who begins as the primary, the server ids, and the pool behind the write port and the read port.
@@ -781,6 +816,7 @@ def _replication(
     by_name = {server["name"]: server for server in servers}
     pool = [by_name[name] for name in names if name in by_name]
     return {
+        "mode": mode,
         "primary": primary,
         "replicas": list(members.get("mysql_replicas", [])),
         "server_ids": ids,
@@ -797,19 +833,27 @@ def _spofs(
     services: Mapping[str, Mapping[str, Any]],
     members: Mapping[str, list[str]],
     boxes: Mapping[str, Mapping[str, Any]],
+    mode: str,
 ) -> list[dict[str, Any]]:
-    """The hosts that are alone in their tier, and the zones that hold a whole tier while the stack has other zones."""
+    """The hosts that are alone in their tier, and the zones that hold a whole tier while the stack has other zones.
+
+    Of a replication group, which needs a majority to write, a zone may not hold half.
+    """
     tiers: dict[str, list[str]] = {}
     for name, service in services.items():
         tiers.setdefault(service["tier"], []).append(name)
     zoned = len({box["zone"] for box in boxes.values()} - {None}) > 1
     spofs = []
     for tier, names in tiers.items():
-        zones = {boxes[host]["zone"] for host in members[tier]}
+        places = [boxes[host]["zone"] for host in members[tier]]
+        zones = set(places)
+        largest = max(zones - {None}, key=places.count, default=None)
         if len(members[tier]) == 1:
             kind, name, remedy = "host", members[tier][0], f"Add a second host to the group {tier}."
         elif zoned and len(zones) == 1 and None not in zones:
-            kind, name, remedy = "zone", zones.pop(), f"Put a host of the group {tier} into another zone."
+            kind, name, remedy = "zone", largest, f"Put a host of the group {tier} into another zone."
+        elif zoned and tier == "databases" and mode == "group" and 2 * places.count(largest) >= len(places):
+            kind, name, remedy = "zone", largest, "Spread the databases so that no zone holds half of them."
         else:
             continue
         spofs.append({"tier": tier, "kind": kind, "name": name, "services": names, "remedy": remedy})

@@ -141,8 +141,123 @@ def test_a_restarted_primary_opens_only_while_everybody_follows_it(peers, verdic
     assert mysql_state.judge(FENCED, named)[0] == verdict
 
 
-def test_a_replica_never_opens_itself():
-    assert mysql_state.judge(state([{}], super_read_only=1), {})[0] == "stay"
+@pytest.mark.parametrize(
+    "here",
+    [state([{}], super_read_only=1), state(), state(super_read_only=1, gtid_executed="")],
+    ids=["a replica", "an open node", "a new node"],
+)
+def test_some_nodes_never_open_themselves(here):
+    assert mysql_state.judge(here, {})[0] == "stay"
+
+
+SOURCE_SIDE = {
+    "rpl_semi_sync_source_enabled": "ON",
+    "rpl_semi_sync_source_timeout": "10000",
+    "rpl_semi_sync_source_wait_no_replica": "OFF",
+    "rpl_semi_sync_source_status": "ON",
+    "rpl_semi_sync_source_clients": "1",
+    "rpl_semi_sync_source_wait_sessions": "3",
+    "rpl_semi_sync_source_no_tx": "17",
+}
+
+
+def sides(channels=(), values=None, **node):
+    return mysql_state.describe(
+        {**NODE, **node}, [{**CHANNEL, **channel} for channel in channels], NOW, {**SOURCE_SIDE, **(values or {})}
+    )
+
+
+def test_semi_sync_tells_what_is_wanted_from_what_is():
+    assert sides(values={"rpl_semi_sync_source_status": "OFF"})["semi_sync"] == {
+        "source": True,
+        "source_active": False,
+        "source_replicas": 1,
+        "timeout_ms": 10000,
+        "wait_no_replica": False,
+        "replica": False,
+        "replica_active": False,
+        "waiting": 3,
+        "unacknowledged": 17,
+    }
+    assert state()["semi_sync"] is None
+
+
+def test_a_node_is_opened_only_once_its_commits_wait():
+    statements = mysql_state.opening(sides(super_read_only=1), stalls=True)
+    waits = [number for number, statement in enumerate(statements) if "rpl_semi_sync" in statement]
+    opens = [number for number, statement in enumerate(statements) if "read_only" in statement]
+    assert len(waits) == len(opens) == 2
+    assert max(waits) < min(opens)
+    assert not [statement for statement in mysql_state.opening(sides(), stalls=False) if "wait_no_replica" in statement]
+    assert not [statement for statement in mysql_state.opening(state(), stalls=True) if "semi_sync" in statement]
+
+
+ALONE = {"rpl_semi_sync_source_clients": "0"}
+STALLS = {"rpl_semi_sync_source_wait_no_replica": "ON"}
+
+
+@pytest.mark.parametrize(
+    ("seen", "setting"),
+    [
+        pytest.param(sides(values=ALONE), None, id="a new primary works without a replica"),
+        pytest.param(sides(), "ON", id="its first replica is attached"),
+        pytest.param(sides(values=STALLS), None, id="armed"),
+        pytest.param(sides(values={**STALLS, **ALONE}), None, id="armed, the replica is gone: it stays armed"),
+        pytest.param(sides(values={"rpl_semi_sync_source_enabled": "OFF"}), None, id="turned off by somebody"),
+        pytest.param(sides(super_read_only=1), None, id="fenced"),
+        pytest.param(sides([{}], values=STALLS), "OFF", id="a replica now"),
+        pytest.param(sides([{}]), None, id="a replica"),
+        pytest.param(state(), None, id="without the plugins"),
+        pytest.param(mysql_state.DOWN, None, id="down"),
+    ],
+)
+def test_commits_begin_to_stall_with_the_first_replica_and_never_before(seen, setting):
+    assert mysql_state.arming(seen) == setting
+
+
+def test_what_the_source_said_last_is_kept_when_it_falls_silent():
+    seen = mysql_state.remember(None, "192.0.2.14", sides(), NOW)
+    assert seen == {
+        "source": "192.0.2.14",
+        "at": NOW,
+        "writable": True,
+        "semi_sync_active": True,
+        "waiting": 3,
+        "gtid_executed": "one:1-7",
+    }
+    assert mysql_state.remember(seen, "192.0.2.14", mysql_state.DOWN, NOW + 60) == seen
+    assert mysql_state.remember(seen, "192.0.2.14", sides(gtid_executed="one:1-8"), NOW + 1)["at"] == NOW + 1
+    assert mysql_state.remember(seen, "192.0.2.15", mysql_state.DOWN, NOW + 60) is None
+
+
+@pytest.mark.parametrize("off", ["rpl_semi_sync_source_enabled", "rpl_semi_sync_source_status"])
+def test_a_source_that_did_not_wait_is_remembered_as_such(off):
+    assert mysql_state.remember(None, "192.0.2.14", sides(values={off: "OFF"}), NOW)["semi_sync_active"] is False
+    assert mysql_state.remember(None, "192.0.2.14", state(), NOW)["semi_sync_active"] is False
+
+
+def samples(seen):
+    """The samples of the metrics, after a check of their format."""
+    lines = mysql_state.metrics(seen).splitlines()
+    assert all(
+        line.startswith(("# HELP webstack_mysql_", "# TYPE webstack_mysql_", "webstack_mysql_")) for line in lines
+    )
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_monitoring_reads_the_same_state():
+    seen = samples({**sides([{"applying": NOW - 7}]), "source_seen": {"at": NOW}})
+    assert (seen["webstack_mysql_up"], seen["webstack_mysql_writable"], seen["webstack_mysql_lag_seconds"]) == (1, 0, 7)
+    assert (seen['webstack_mysql_role{role="replica"}'], seen['webstack_mysql_role{role="primary"}']) == (1, 0)
+    assert (seen["webstack_mysql_semi_sync_active"], seen["webstack_mysql_semi_sync_replicas"]) == (1, 1)
+    assert seen["webstack_mysql_semi_sync_unacknowledged_total"] == 17
+    assert seen["webstack_mysql_source_seen_timestamp_seconds"] == NOW
+
+
+def test_monitoring_is_not_told_what_nobody_knows():
+    seen = samples(mysql_state.DOWN)
+    assert (seen["webstack_mysql_up"], seen['webstack_mysql_role{role="down"}']) == (0, 1)
+    assert not [name for name in seen if "lag" in name or "semi_sync" in name or "source_seen" in name]
 
 
 def test_many_clients_cost_one_query():

@@ -164,7 +164,7 @@ def test_an_address_falls_back_to_ansible_host():
 
 
 def test_the_load_balancers_reach_no_database():
-    result = build()
+    result = build(groups={"monitoring": ["server3"]})
     for balancer in GROUPS["loadbalancers"]:
         assert not {service for service, _server in edges(result, balancer, "outgoing")} & {"mysql", "mysql_state"}
     assert edges(result, "server4", "incoming") == {
@@ -173,6 +173,11 @@ def test_the_load_balancers_reach_no_database():
         ("mysql", "server3"),
         ("mysql_state", "server3"),
     }
+
+
+def test_monitoring_may_ask_every_database_what_it_is():
+    asked = {("mysql_state", "server3"), ("mysql_state", "server4")}
+    assert asked <= edges(build(groups={"monitoring": ["server1"]}), "server1", "outgoing")
 
 
 def test_only_the_load_balancers_are_open_to_the_internet():

@@ -6,10 +6,12 @@
 ``GET /read?max_lag=10`` answers 200 when it may serve reads: the primary, or a replica at most 10 seconds behind.
 ``GET /replica?max_lag=10`` answers 200 on such a replica only.
 ``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
+``GET /metrics`` says the same to Prometheus.
 
     mysql_state.py open --peer http://192.0.2.13:9201/
 
-mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``.
+mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``. With --stall it
+stays, and sees to it that no commit goes on without a replica; see ``stall``. ``mysql_state.py stall`` does that alone.
 """
 
 from __future__ import annotations
@@ -59,11 +61,21 @@ LEFT JOIN (
 ) w USING (CHANNEL_NAME)
 WHERE LEFT(CHANNEL_NAME, 17) <> 'group_replication'
 """
+# Anybody may read both tables, which list nothing of a plugin that is not loaded. The values are ON, OFF and numbers as text.
+SEMI_SYNC = """
+SELECT LOWER(VARIABLE_NAME) AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
+WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%'
+UNION ALL
+SELECT LOWER(VARIABLE_NAME), VARIABLE_VALUE FROM performance_schema.global_status
+WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_replica_status',
+                        'Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_source_no_tx')
+"""
 SOURCE = ("channel", "source", "port", "source_uuid", "receiver", "receiver_error", "applier", "applier_error")
-DOWN = {"role": "down", "writable": False, "lag": None, "sources": []}
+DOWN = {"role": "down", "writable": False, "lag": None, "sources": [], "semi_sync": None}
+ROLES = ("primary", "replica", "fenced", "offline", "down")
 
 
-# Decisions: pure functions over the rows of NODE and CHANNELS.
+# Decisions: pure functions over the rows of NODE, CHANNELS and SEMI_SYNC.
 
 
 def lag(channel: dict, now: float) -> float | None:
@@ -87,7 +99,34 @@ def lag(channel: dict, now: float) -> float | None:
     return round(max(0.0, silence, *(now - float(then) for then in in_work)), 3)
 
 
-def describe(node: dict, channels: list[dict], now: float) -> dict:
+def semi_sync(values: dict[str, str]) -> dict | None:
+    """Return both sides of semi-synchronous replication, None without its plugins.
+
+    ``waiting`` counts the commits that wait for a replica now, ``unacknowledged`` those that went on without one.
+    """
+    if "rpl_semi_sync_source_enabled" not in values:
+        return None
+
+    def on(name: str) -> bool:
+        return values.get(f"rpl_semi_sync_{name}") == "ON"
+
+    def number(name: str) -> int:
+        return int(values.get(f"rpl_semi_sync_{name}", 0))
+
+    return {
+        "source": on("source_enabled"),
+        "source_active": on("source_status"),
+        "source_replicas": number("source_clients"),
+        "timeout_ms": number("source_timeout"),
+        "wait_no_replica": on("source_wait_no_replica"),
+        "replica": on("replica_enabled"),
+        "replica_active": on("replica_status"),
+        "waiting": number("source_wait_sessions"),
+        "unacknowledged": number("source_no_tx"),
+    }
+
+
+def describe(node: dict, channels: list[dict], now: float, values: dict[str, str] | None = None) -> dict:
     """Return the state that is served. The role is primary, replica, fenced (read-only, but no replica) or offline."""
     if node["offline_mode"]:
         role = "offline"
@@ -101,6 +140,7 @@ def describe(node: dict, channels: list[dict], now: float) -> dict:
         "writable": role == "primary",
         "lag": None if None in lags else max(lags),
         "sources": [{key: channel[key] for key in SOURCE} for channel in channels],
+        "semi_sync": semi_sync(values or {}),
         **node,
         "super_read_only": bool(node["super_read_only"]),
         "offline_mode": bool(node["offline_mode"]),
@@ -111,6 +151,51 @@ def may_read(state: dict, max_lag: float) -> bool:
     return state["lag"] is not None and state["lag"] <= max_lag
 
 
+def remember(before: dict | None, source: str, answer: dict, at: float) -> dict | None:
+    """Return what the state service of ``source`` last said of it: its answer now, else what it said before.
+
+    A failover reads here what the old primary had and whether it waited for a replica, when nobody can ask it any more.
+    """
+    if "gtid_executed" not in answer:
+        return before if before and before["source"] == source else None
+    sides = answer["semi_sync"] or {}
+    return {
+        "source": source,
+        "at": round(at, 3),
+        "writable": answer["writable"],
+        "semi_sync_active": sides.get("source", False) and sides.get("source_active", False),
+        "waiting": sides.get("waiting", 0),
+        "gtid_executed": answer["gtid_executed"],
+    }
+
+
+def metrics(state: dict) -> str:
+    """Return the state in the text format of Prometheus. What is not known is left out."""
+    sides = state["semi_sync"] or {}
+    seen = state.get("source_seen")
+    values = [
+        ("up", "Whether mysqld answers.", state["role"] != "down"),
+        ("writable", "Whether this node accepts writes.", state["writable"]),
+        ("lag_seconds", "How old the data may be.", state["lag"]),
+        ("semi_sync_enabled", "Whether commits are to wait for a replica.", sides.get("source")),
+        ("semi_sync_active", "Whether they do.", sides.get("source") and sides.get("source_active")),
+        ("semi_sync_replicas", "Replicas that acknowledge.", sides.get("source_replicas")),
+        ("semi_sync_stalls", "Whether commits wait for ever while there is none.", sides.get("wait_no_replica")),
+        ("semi_sync_waiting", "Commits that wait for a replica now.", sides.get("waiting")),
+        ("semi_sync_unacknowledged_total", "Commits that went on without a replica.", sides.get("unacknowledged")),
+        ("semi_sync_replica_active", "Whether this replica acknowledges.", sides.get("replica_active")),
+        ("source_seen_timestamp_seconds", "When this replica's source last answered.", seen and seen["at"]),
+    ]
+    lines = []
+    for suffix, meaning, value in values:
+        if value is not None:
+            name, kind = f"webstack_mysql_{suffix}", "counter" if suffix.endswith("_total") else "gauge"
+            lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", f"{name} {float(value):.15g}"]
+    lines += ["# HELP webstack_mysql_role What this node is.", "# TYPE webstack_mysql_role gauge"]
+    lines += [f'webstack_mysql_role{{role="{role}"}} {int(role == state["role"])}' for role in ROLES]
+    return "\n".join(lines) + "\n"
+
+
 def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
     """Return open, wait or stay, and why, for a node that has started and so is read-only.
 
@@ -118,6 +203,8 @@ def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
     that was promoted meanwhile has lost its channel, even when it has restarted too. While a peer does not answer, or
     its receiver is stopped as at the beginning of a failover, nobody can know.
     """
+    if mine["writable"]:
+        return "stay", "this node is open"
     if mine["sources"]:
         return "stay", f"this node is a replica of {mine['sources'][0]['source']}"
     doubts = []
@@ -139,7 +226,34 @@ def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
             doubts.append(f"replication is stopped on {url}")
     if doubts:
         return "wait", ", ".join(doubts)
+    if not mine["gtid_executed"]:
+        return "stay", "nobody has ever opened this node"
     return "open", "every peer replicates from this node" if peers else "there are no peers"
+
+
+def opening(state: dict, stalls: bool) -> list[str]:
+    """Return the statements that open this node; no commit may come before it has to wait for a replica."""
+    statements = []
+    if state["semi_sync"]:
+        statements += ["SET GLOBAL rpl_semi_sync_source_wait_no_replica = ON"] if stalls else []
+        statements += ["SET GLOBAL rpl_semi_sync_source_enabled = ON"]
+    return [*statements, "SET GLOBAL super_read_only = OFF", "SET GLOBAL read_only = OFF"]
+
+
+def arming(state: dict) -> str | None:
+    """Return whether commits shall wait when there is no replica: ON, OFF, or None to leave that as it is.
+
+    A new primary has no replica yet: it must take the accounts and the data that its first one comes with. So mysqld
+    itself begins to wait with the first replica (wait_no_replica=OFF does that), and only then, at most a second later,
+    is it told to wait for one that has gone, too. Whoever opens the node need not know of any of this.
+    """
+    sides = state["semi_sync"]
+    if not sides:
+        return None
+    if state["role"] == "replica" and sides["wait_no_replica"]:
+        return "OFF"
+    attached = state["writable"] and sides["source"] and sides["source_replicas"] > 0
+    return "ON" if attached and not sides["wait_no_replica"] else None
 
 
 # mysqld, the peers and the clients.
@@ -183,7 +297,8 @@ class Node:
 
     def state(self) -> dict:
         try:
-            return describe(self.query(NODE)[0], self.query(CHANNELS), time.time())
+            values = {row["name"]: row["value"] for row in self.query(SEMI_SYNC)}
+            return describe(self.query(NODE)[0], self.query(CHANNELS), time.time(), values)
         except ConnectionError as error:
             return {**DOWN, "error": str(error)}
 
@@ -196,6 +311,16 @@ class Cache:
         self.lock = threading.Lock()
         self.good_until = 0.0
         self.last = {"role": "unknown"}
+        self.source_seen = None
+
+    def watch_source(self, port: int, interval: float = 1.0) -> None:
+        """Ask the source of this node what it is, for as long as this service runs. Its state service has the same port."""
+        while True:
+            for source in self.state()["sources"]:
+                host = f"[{source['source']}]" if ":" in source["source"] else source["source"]
+                answer = ask(f"http://{host}:{port}/")
+                self.source_seen = remember(self.source_seen, source["source"], answer, time.time())
+            time.sleep(interval)
 
     def state(self) -> dict:
         with self.lock:
@@ -203,7 +328,9 @@ class Cache:
                 state = self.node.state()
                 if state["role"] != self.last["role"]:
                     say(f"{self.last['role']} -> {state['role']} {state.get('error', '')}".rstrip())
-                self.last = state
+                sources = [source["source"] for source in state["sources"]]
+                seen = self.source_seen if self.source_seen and self.source_seen["source"] in sources else None
+                self.last = {**state, "source_seen": seen}
                 self.good_until = time.monotonic() + CACHE
             return self.last
 
@@ -229,6 +356,7 @@ class Handler(BaseHTTPRequestHandler):
             max_lag = float(parse_qs(url.query).get("max_lag", [DEFAULT_MAX_LAG])[0])
             good = {
                 "/": state["role"] != "down",
+                "/metrics": True,
                 "/write": state["writable"],
                 "/read": may_read(state, max_lag),
                 "/replica": state["role"] == "replica" and may_read(state, max_lag),
@@ -237,9 +365,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_error(400, "max_lag is a number of seconds")
         except KeyError:
             return self.send_error(404)
-        body = json.dumps(state).encode() + b"\n"
+        kind, body = "application/json", json.dumps(state) + "\n"
+        if url.path == "/metrics":
+            kind, body = "text/plain; version=0.0.4", metrics(state)
+        body = body.encode()
         self.send_response(200 if good else 503)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -257,26 +388,24 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(address: str, port: int) -> None:
     Handler.cache = Cache(Node("mysqlstate"))
+    threading.Thread(target=Handler.cache.watch_source, args=(port,), daemon=True).start()
     HTTPServer.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     HTTPServer((address, port), Handler).serve_forever()
 
 
 def ask(url: str) -> dict:
-    """Return the state of a peer, DOWN when it does not answer."""
+    """Return the state of a peer, DOWN when it or its mysqld does not answer."""
     try:
         with build_opener(ProxyHandler({})).open(urljoin(url, "/"), timeout=ANSWER_WITHIN) as answer:
-            return json.load(answer)
+            return {**DOWN, **json.load(answer)}
     except (OSError, ValueError):
         return DOWN
 
 
-def consider(node: Node, urls: list[str]) -> tuple[str, str]:
+def consider(node: Node, mine: dict, urls: list[str]) -> tuple[str, str]:
     """Return what ``judge`` says of this node and its peers as they are now."""
-    mine = node.state()
     if mine["role"] == "down":
         return "wait", mine["error"]
-    if mine["writable"]:
-        return "open", "this node is open"
     peers = {}
     for url in urls:
         peer = ask(url)
@@ -285,27 +414,40 @@ def consider(node: Node, urls: list[str]) -> tuple[str, str]:
     return judge(mine, peers)
 
 
-def reopen(urls: list[str], interval: float = 1.0) -> int:
-    """Open this node as soon as that is known to be right. Return 1 when it is known to be wrong."""
-    node = Node("root")
+def reopen(node: Node, urls: list[str], stalls: bool, interval: float = 1.0) -> None:
+    """Open this node as soon as that is known to be right, and return then, or when it is known to be wrong."""
     said = None
     while True:
+        mine = node.state()
         try:
-            verdict, why = consider(node, urls)
+            verdict, why = consider(node, mine, urls)
             if verdict == "open":
-                node.query("SET GLOBAL super_read_only = OFF")
-                node.query("SET GLOBAL read_only = OFF")
+                for statement in opening(mine, stalls and bool(urls)):
+                    node.query(statement)
         except ConnectionError as error:
             verdict, why = "wait", str(error)
         if (verdict, why) != said:
             say(f"{verdict}: {why}")
             said = verdict, why
         if verdict != "wait":
-            return 0 if verdict == "open" else 1
+            return
         time.sleep(interval)
 
 
-def main() -> int | None:
+def stall(node: Node, interval: float = 1.0) -> None:
+    """Let commits wait for a replica that has gone, for as long as mysqld runs. See ``arming``."""
+    while True:
+        setting = arming(node.state())
+        if setting:
+            say(f"commits {'wait' if setting == 'ON' else 'do not wait'} while no replica is attached")
+            try:
+                node.query(f"SET GLOBAL rpl_semi_sync_source_wait_no_replica = {setting}")
+            except ConnectionError as error:
+                say(str(error))
+        time.sleep(interval)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     server = commands.add_parser("serve", help="answer over HTTP what this node may be used for")
@@ -313,11 +455,17 @@ def main() -> int | None:
     server.add_argument("--port", type=int, required=True)
     opener = commands.add_parser("open", help="open this node if it is still the primary")
     opener.add_argument("--peer", action="append", default=[], metavar="URL")
+    opener.add_argument("--stall", action="store_true", help="stay, and do what the command stall does")
+    commands.add_parser("stall", help="let commits wait for a replica that has gone")
     options = parser.parse_args()
     if options.command == "serve":
-        return serve(options.address, options.port)
-    return reopen(options.peer)
+        serve(options.address, options.port)
+    node = Node("root")
+    if options.command == "open":
+        reopen(node, options.peer, options.stall)
+    if options.command == "stall" or options.stall:
+        stall(node)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
