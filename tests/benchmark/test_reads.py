@@ -1,0 +1,135 @@
+"""Reads a second through HAProxy's read port, with no replica (the primary answers), one, two and three.
+
+Every database has the same small share of a processor, so that a machine with two of them can show what more machines would. Builds four
+databases and an application server of its own as the site does, and removes them again.
+"""
+
+import json
+
+import pytest
+
+import lab
+
+SHARE = 0.25  # of a processor, for each database
+SECONDS = 10  # of each measurement
+CLIENTS = 12
+SKIPPED = "firewall,hardening,keepalived,nginx,gunicorn,acme,intrusion_detection"
+APPLICATION = "reads-app"
+DATABASES = [f"reads-db{number}" for number in range(1, 5)]
+PRIMARY, *REPLICAS = DATABASES
+# Rows that a query has to look through, so that it costs the database much and the client little.
+FILL = """
+SET SESSION cte_max_recursion_depth = 5000;
+CREATE TABLE guestbook.entries (id INT PRIMARY KEY, message TEXT);
+INSERT INTO guestbook.entries WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM n WHERE id < 5000)
+  SELECT id, REPEAT(MD5(id), 8) FROM n;
+"""
+# Each client keeps its connection, as an application with a pool does.
+LOAD = """
+import json, ssl, sys, threading, time
+import pymysql
+
+password, clients, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+unverified = ssl._create_unverified_context()
+served = {}
+
+def read():
+    connection = pymysql.connect(host="127.0.0.1", port=6447, user="reader", password=password, ssl=unverified, read_timeout=60)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@hostname")
+        (node,) = cursor.fetchone()
+        ready.wait()
+        begun = time.monotonic()
+        while time.monotonic() - begun < seconds:
+            cursor.execute("SELECT COUNT(*) FROM guestbook.entries WHERE message LIKE '%needle%'")
+            with lock:
+                served[node] = served.get(node, 0) + 1
+
+lock, ready = threading.Lock(), threading.Barrier(clients)
+threads = [threading.Thread(target=read) for _ in range(clients)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps({node: count / seconds for node, count in served.items()}))
+"""
+
+
+def inventory(directory):
+    """Write the inventory of the lab, with the accounts and settings of the example; return its directory."""
+    sites = directory / "reads"
+    sites.mkdir()
+    (sites / "group_vars").symlink_to(lab.CHECKOUT / "inventory" / "four_servers" / "group_vars")
+    addresses = {name: {"webstack_address": f"172.30.73.{number}"} for number, name in enumerate(DATABASES, 11)}
+    application = {"hosts": {APPLICATION: {"webstack_address": "172.30.73.10", "lab_image": "debian13"}}}
+    groups = dict.fromkeys(("loadbalancers", "webservers", "appservers"), application)
+    groups["databases"] = {
+        "children": {
+            "mysql_primary": {"hosts": {PRIMARY: addresses[PRIMARY]}},
+            "mysql_replicas": {"hosts": {name: addresses[name] for name in REPLICAS}},
+        }
+    }
+    common = {
+        **{"ansible_connection": "community.docker.docker", "ansible_python_interpreter": "/usr/bin/python3"},
+        **{
+            "lab_network": "webstack-reads",
+            "lab_subnet": "172.30.73.0/24",
+            "lab_image": "sid",
+            "haproxy_maxconn": 4000,
+        },
+    }
+    (sites / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": groups}}))
+    return sites
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The databases behind the read port; the password of who reads."""
+    where = inventory(tmp_path_factory.mktemp("lab"))
+    try:
+        lab.playbook("molecule/default/create.yml", inventories=[where])
+        lab.playbook("molecule/mysql_failover/prepare.yml", inventories=[where])
+        lab.playbook("playbooks/site.yml", "--skip-tags", SKIPPED, inventories=[where])
+        lab.run("docker", "exec", "--interactive", PRIMARY, "mysql", input=FILL)
+        for name in REPLICAS:
+            lab.wait_until(
+                lambda name=name: (
+                    lab.inside(name, "mysql -NBe 'SELECT COUNT(*) FROM guestbook.entries'").strip() == "5000"
+                )
+            )
+        lab.run("docker", "update", "--cpus", str(SHARE), *DATABASES)
+        yield (where.with_suffix(".secrets") / "mysql_reader").read_text().strip()
+    finally:
+        lab.playbook("molecule/default/destroy.yml", inventories=[where])
+
+
+def serve(replicas):
+    """Leave so many replicas in the read port's pool."""
+    for number, name in enumerate(REPLICAS):
+        state = "ready" if number < replicas else "maint"
+        lab.inside(
+            APPLICATION, f"echo 'set server mysql_read/{name} state {state}' | socat stdio /run/haproxy/admin.sock"
+        )
+
+
+def reads(password):
+    """Reads a second, by the database that answered them."""
+    arguments = (password, str(CLIENTS), str(SECONDS))
+    done = lab.run("docker", "exec", "--interactive", APPLICATION, "python3", "-", *arguments, input=LOAD, timeout=180)
+    return json.loads(done.stdout)
+
+
+def test_a_replica_more_serves_more_reads(site, capsys):
+    figures = {}
+    for replicas in range(len(REPLICAS) + 1):
+        serve(replicas)
+        figures[replicas] = reads(site)
+        assert set(figures[replicas]) == set(REPLICAS[:replicas] or [PRIMARY])
+    totals = {replicas: sum(served.values()) for replicas, served in figures.items()}
+    with capsys.disabled():
+        print(f"\nreads a second through the read port, each database with {SHARE} of a processor:")
+        for replicas, total in totals.items():
+            who = f"{replicas} replica{'s' if replicas != 1 else ''}" + (
+                " (the primary answers)" if not replicas else ""
+            )
+            print(f"  {who:<32} {total:6.0f}   {total / totals[1]:.2f} of one replica")
+    assert totals[1] * 1.6 < totals[2]
+    assert totals[2] * 1.2 < totals[3]
