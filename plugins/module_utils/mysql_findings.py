@@ -74,7 +74,18 @@ class Tier:
     nodes: dict[str, dict]
     meant: str | None  # the primary by the inventory
     limits: dict
-    writers: list[str]
+    alone: bool  # there is one node, whether others answer or not
+
+    @property
+    def writers(self) -> list[str]:
+        """Hosts that accept writes, one for each group."""
+        found: dict[str, str] = {}
+        for host, node in self.nodes.items():
+            if node["state"] == "primary":
+                found[host] = host
+            elif node["state"] == "group" and writable(node) and _member(node).get("role") == "PRIMARY":
+                found.setdefault(node["group"]["name"], host)
+        return list(found.values())
 
     @property
     def primary(self) -> str | None:
@@ -88,6 +99,11 @@ class Tier:
         return None
 
 
+def _tier(nodes: dict[str, dict], meant: str | None = None, limits: dict | None = None) -> Tier:
+    answering = {host: node for host, node in nodes.items() if node.get("uuid")}
+    return Tier(answering, meant, {**LIMITS, **(limits or {})}, alone=len(nodes) == 1)
+
+
 def _where(server: dict) -> tuple[str, int]:
     """Of a node or of a channel."""
     return server.get("host") or server.get("address"), server["port"]
@@ -97,17 +113,6 @@ def _member(node: dict) -> dict:
     """A node's place in its group, as it sees it itself."""
     members = (node["group"] or {}).get("members", [])
     return next((member for member in members if member["uuid"] == node["uuid"]), {})
-
-
-def _writers(nodes: dict[str, dict]) -> list[str]:
-    """Hosts that accept writes, one for each group."""
-    found: dict[str, str] = {}
-    for host, node in nodes.items():
-        if node["state"] == "primary":
-            found[host] = host
-        elif node["state"] == "group" and writable(node) and _member(node).get("role") == "PRIMARY":
-            found.setdefault(node["group"]["name"], host)
-    return list(found.values())
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -346,7 +351,7 @@ def _channel(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
 
 def _semi_sync(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
     semi_sync = node["semi_sync"]
-    if node["group"] or len(tier.nodes) < 2:
+    if node["group"] or tier.alone:
         return
     if semi_sync is None:
         if node["state"] in ("primary", "replica"):
@@ -414,25 +419,18 @@ def _most(nodes: dict[str, dict]) -> str:
 
 def _writable(tier: Tier) -> Iterator[tuple[list[str], Finding]]:
     if len(tier.writers) > 1:
-        remedy = (
-            "SET GLOBAL super_read_only = ON at once on every one but the primary of now, then "
-            + play("rejoin", node="<that one>")
-            + "."
-        )
+        rejoin = play("rejoin", node="<that one>")
+        remedy = f"SET GLOBAL super_read_only = ON at once on every one but the primary of now, then {rejoin}."
         yield tier.writers, ("error", f"{' and '.join(tier.writers)} accept writes, each its own", remedy)
     if tier.nodes and not tier.writers:
         followed = {tier.source(node["channel"]) for node in tier.nodes.values() if node["channel"]}
         fenced = [host for host in followed if host and tier.nodes[host]["state"] == "fenced"]
         best = _most(tier.nodes)
-        reopen = (
-            f"systemctl restart mysql-open on {fenced[0]} opens it if it still is the primary. Otherwise "
-            if fenced
-            else ""
-        )
+        reopen = "systemctl restart mysql-open on {} opens it if it still is the primary. Otherwise " if fenced else ""
         if any(node["group"] for node in tier.nodes.values()):
             remedy = f"{SITE} starts a group anew if all of its members are down."
         else:
-            remedy = f"{reopen}{play('failover', primary=best, confirm=best)}: it has the most transactions of those that answer."
+            remedy = f"{reopen.format(*fenced)}{play('failover', primary=best, confirm=best)}: it has the most transactions of those that answer."
         yield list(tier.nodes), ("error", "no node accepts writes", remedy)
     if tier.primary and tier.meant and tier.meant != tier.primary and not tier.nodes[tier.primary]["group"]:
         remedy = f"Move it there in the inventory's group mysql_primary, or: {play('switchover', primary=tier.meant)}."
@@ -504,15 +502,13 @@ def findings(nodes: dict[str, dict], primary: str | None = None, limits: dict | 
     limits = limits or {}
     if unknown := sorted({*limits} - {*LIMITS}):
         raise ValueError(f"{', '.join(unknown)}: no limit; there are {', '.join(LIMITS)}")
-    answering = {host: node for host, node in nodes.items() if node.get("uuid")}
-    given = {**LIMITS, **{name: float(limit) for name, limit in limits.items()}}
-    tier = Tier(answering, primary, given, _writers(answering))
+    tier = _tier(nodes, primary, {name: float(limit) for name, limit in limits.items()})
     found: list[tuple[list[str], Finding]] = [
         ([host], finding) for host, node in nodes.items() for finding in _answers(host, node)
     ]
     for check in (_writable, _twice, _strangers, _group):
         found += check(tier)
-    for host, node in answering.items():
+    for host, node in tier.nodes.items():
         found += [([host], finding) for check in CHECKS for finding in check(host, node, tier)]
     merged: dict[Finding, list[str]] = {}
     for hosts, finding in found:  # Tables and accounts are the same on every node.
@@ -576,13 +572,12 @@ def _lines(host: str, node: dict, tier: Tier) -> Iterator[tuple[str, str]]:
 
 def report(nodes: dict[str, dict], found: list[dict]) -> str:
     """The nodes, a block each, then the findings."""
-    answering = {host: node for host, node in nodes.items() if node.get("uuid")}
-    tier = Tier(answering, None, LIMITS, _writers(answering))
+    tier = _tier(nodes)
     text = []
     for host, node in nodes.items():
-        where = f" ({node['address']}:{node['port']}, MySQL {node['version']})" if host in answering else ""
+        where = f" ({node['address']}:{node['port']}, MySQL {node['version']})" if host in tier.nodes else ""
         text.append(f"{host}{where}: {_role(host, node, tier)}")
-        if host in answering:
+        if host in tier.nodes:
             text += [f"  {name:<12} {value}" for name, value in _lines(host, node, tier)]
         text.append("")
     for finding in found:

@@ -218,6 +218,12 @@ def test_a_host_that_could_not_be_asked_is_a_finding():
     assert first.startswith("error: db2: cannot be reached: Connection timed out | Bring the host back.")
 
 
+def test_a_primary_whose_replica_is_away_is_said_to_have_no_copy_and_one_that_is_alone_is_not():
+    found = tier(one=semi_sync(source_active=False, source_replicas=0) | {"replicas": []})
+    assert "commits wait for no replica now" in "\n".join(lines(findings(found | {"db2": {"state": "unreachable"}})))
+    assert findings({"db1": found["db1"]}) == []
+
+
 def test_nothing_at_all_is_survived():
     silent = {"db1": {"state": "not_installed", "uuid": None}, "db2": {"state": "unreachable", "error": ""}}
     assert [one["severity"] for one in findings(silent)] == ["error", "error"]
