@@ -173,7 +173,8 @@ def build(
     certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
     peers         [{name, address, port}], the load balancers that share their stick tables
-    replication   {mode: pair or group, primary, replicas, server_ids: {host: id}, state_urls: {host: URL}, pool: [server]}; a server is as in backends
+    replication   {mode: pair or group, primary, replicas, server_ids: {host: id}, state_urls: {host: URL},
+                  pool: [server]}; a server is as in backends
     spofs         [{tier, kind: host or zone, name, services, remedy}], what the stack does not survive the loss of
     faults        [{host, variable, value, message, remedy}]; host is null where the fault is no single host's
     """
@@ -846,13 +847,14 @@ def _spofs(
     spofs = []
     for tier, names in tiers.items():
         places = [boxes[host]["zone"] for host in members[tier]]
-        zones = set(places)
-        largest = max(zones - {None}, key=places.count, default=None)
+        zones = [zone for zone in dict.fromkeys(places) if zone is not None]
+        largest = max(zones, key=places.count, default=None)
+        held = places.count(largest)
         if len(members[tier]) == 1:
             kind, name, remedy = "host", members[tier][0], f"Add a second host to the group {tier}."
-        elif zoned and len(zones) == 1 and None not in zones:
+        elif zoned and zones and held == len(places):
             kind, name, remedy = "zone", largest, f"Put a host of the group {tier} into another zone."
-        elif zoned and tier == "databases" and mode == "group" and 2 * places.count(largest) >= len(places):
+        elif zoned and zones and tier == "databases" and mode == "group" and 2 * held >= len(places):
             kind, name, remedy = "zone", largest, "Spread the databases so that no zone holds half of them."
         else:
             continue

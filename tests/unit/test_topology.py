@@ -230,6 +230,7 @@ def test_a_tier_whose_services_are_taken_out_may_be_empty():
     )
     assert result["faults"] == []
     assert result["replication"] == {
+        "mode": "pair",
         "primary": None,
         "replicas": [],
         "server_ids": {},
@@ -248,6 +249,33 @@ def test_a_tier_in_one_of_several_zones_is_a_single_point_of_failure():
 def test_a_stack_that_knows_of_one_zone_has_none_to_spread_over(last):
     zones = {f"server{number}": {"webstack_zone": "a" if number < 4 else last} for number in range(1, 5)}
     assert {spof["kind"] for spof in build(hosts=zones)["spofs"]} == {"host"}
+
+
+GROUP = {f"server{number}": {"mysql_replication_mode": "group"} for number in range(2, 5)}
+THREE = {"databases": ["server4", "server2", "server3"], "mysql_replicas": ["server2", "server3"]}
+
+
+def test_three_databases_may_be_a_group_that_talks_where_clients_do():
+    result = build(groups=THREE, hosts=GROUP)
+    assert result["faults"] == []
+    assert result["replication"]["mode"] == "group"
+    assert {("mysql", "server3"), ("mysql", "server4")} <= edges(result, "server2", "incoming")
+    assert {spof["tier"] for spof in result["spofs"]} == {"appservers"}
+    assert build(groups=THREE)["replication"]["mode"] == "pair"
+
+
+@pytest.mark.parametrize(
+    ("zones", "lost"),
+    [("aab", "a"), ("aba", "a"), ("abc", None), ("abb", "b"), ("ab-", None), ("aa-", "a"), ("---", None)],
+)
+def test_no_zone_may_hold_the_majority_of_a_group(zones, lost):
+    placed = {
+        host: {**GROUP[host], "webstack_zone": None if zone == "-" else zone}
+        for host, zone in zip(GROUP, zones, strict=True)
+    }
+    placed["server1"] = {"webstack_zone": "z"}
+    spofs = build(groups={**THREE, "appservers": ["server1", "server4"]}, hosts=placed)["spofs"]
+    assert [spof["name"] for spof in spofs if spof["tier"] == "databases"] == ([lost] if lost else [])
 
 
 FAULTS = {
@@ -269,6 +297,29 @@ FAULTS = {
         ("server2", "groups.databases", "server2"),
     ),
     "replica outside databases": ({"groups": {"databases": ["server4"]}}, ("server3", "groups.databases", "server3")),
+    "an even group": ({"hosts": GROUP}, (None, "groups.databases", "server4, server3")),
+    "a group that is large": (
+        {
+            "groups": {
+                "databases": [f"db{number}" for number in range(11)],
+                "mysql_primary": ["db0"],
+                "mysql_replicas": [f"db{number}" for number in range(1, 11)],
+            },
+            "hosts": {
+                f"db{number}": {"webstack_address": f"192.0.2.{30 + number}", "mysql_replication_mode": "group"}
+                for number in range(11)
+            },
+        },
+        (None, "groups.databases", ", ".join(f"db{number}" for number in range(11))),
+    ),
+    "no way to replicate": (
+        {"hosts": {"server3": {"mysql_replication_mode": "ring"}}},
+        ("server3", "mysql_replication_mode", "ring"),
+    ),
+    "two ways to replicate": (
+        {"groups": THREE, "hosts": {"server3": GROUP["server3"]}},
+        ("server3", "mysql_replication_mode", "group"),
+    ),
     "empty tier": ({"groups": {"webservers": []}}, (None, "groups.webservers", "")),
     "no address": ({"hosts": {"server3": {"webstack_address": None}}}, ("server3", "webstack_address", None)),
     "ansible_host is a name": (

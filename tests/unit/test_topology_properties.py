@@ -56,6 +56,7 @@ host = st.fixed_dictionaries(
         "webstack_weight": or_yaml([0, 1, 256, 257, "100", "-1", 1 << 70]),
         "webstack_zone": or_yaml(["a", "b", 1]),
         "mysql_server_id": or_yaml([0, 1, 2, "3", 1 << 32]),
+        "mysql_replication_mode": or_yaml(["pair", "group", "ring"]),
     },
 )
 hosts = st.dictionaries(st.sampled_from(HOSTS), host | YAML, max_size=len(HOSTS))
