@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.foobar.webstack.plugins.module_utils import mysql
@@ -298,7 +298,7 @@ class Executor:
 
     def await_copy(self) -> None:
         """Wait for the copy that another run began: mysqld goes on with it when the run is ended."""
-        with self._progress("its donor"):
+        with self._progress("its donor"), suppress(mysql.MySQLError):  # The connection ends when mysqld restarts.
             while (self.server.row(COPY) or {}).get("copy") == "In Progress":
                 time.sleep(1)
         self._adopt()

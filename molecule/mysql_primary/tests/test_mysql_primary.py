@@ -159,13 +159,66 @@ def test_a_replica_that_falls_behind_serves_no_reads_until_it_has_caught_up():
     assert login(REPLICA, READER, "SELECT id FROM entries WHERE id = 3").stdout == "3\n"
 
 
-def test_a_node_whose_mysqld_is_down_serves_nothing_and_resumes_replication_by_itself():
+def sides(node):
+    """Return both sides of semi-synchronous replication, of this node."""
+    return ask(node, "/")[1]["semi_sync"]
+
+
+def armed():
+    """Return whether the primary waits for its replica, and would wait for one that has gone."""
+    seen = sides(PRIMARY)
+    return seen["source"] and seen["source_active"] and seen["source_replicas"] == 1 and seen["wait_no_replica"]
+
+
+def test_a_commit_waits_for_the_replica_as_soon_as_that_is_attached():
+    eventually(True, armed)
+    assert (sides(REPLICA)["source"], sides(REPLICA)["replica_active"]) == (False, True)
+    before = sides(PRIMARY)["unacknowledged"]
+    assert login(PRIMARY, WRITER, "INSERT INTO entries VALUES (10)").rc == 0
+    assert sides(PRIMARY)["unacknowledged"] == before
+
+
+def test_commits_stall_while_the_last_replica_is_gone_and_reads_go_on():
+    eventually(True, armed)
     with afterwards(REPLICA.run_expect, [0], "systemctl start mysql"):
         REPLICA.run_expect([0], "systemctl stop mysql")
         assert uses(REPLICA) == (False, False)
-        assert login(PRIMARY, WRITER, "INSERT INTO entries VALUES (4)").rc == 0
+        insert = ["docker", "exec", "mysql-primary-1", "mysql", "-e", "INSERT INTO guestbook.entries VALUES (4)"]
+        with subprocess.Popen(insert) as client:
+            with pytest.raises(subprocess.TimeoutExpired):
+                client.wait(timeout=5)
+            assert sides(PRIMARY)["waiting"] == 1
+            assert sql(PRIMARY, "SELECT COUNT(*) FROM guestbook.entries WHERE id = 4") == "0", "seen before it is safe"
+            REPLICA.run_expect([0], "systemctl start mysql")
+            assert client.wait(timeout=30) == 0
     eventually("4\n", lambda: login(REPLICA, READER, "SELECT id FROM entries WHERE id = 4").stdout)
     assert uses(REPLICA) == (False, True)
+    eventually(True, armed)
+
+
+def test_an_operator_ends_a_stall_and_it_is_armed_again_with_the_next_replica():
+    eventually(True, armed)
+    with afterwards(sql, REPLICA, "START REPLICA"):
+        sql(REPLICA, "STOP REPLICA IO_THREAD")
+        eventually(0, lambda: sides(PRIMARY)["source_replicas"])
+        sql(PRIMARY, "SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF")
+        time.sleep(2)
+        assert PRIMARY.run("timeout 5 mysql -e 'INSERT INTO guestbook.entries VALUES (11)'").rc == 0
+    eventually(True, armed)
+
+
+def test_a_replica_keeps_what_its_source_said_last():
+    eventually(True, lambda: (ask(REPLICA, "/")[1]["source_seen"] or {}).get("semi_sync_active"))
+    executed = ask(PRIMARY, "/")[1]["gtid_executed"]
+    eventually(executed, lambda: ask(REPLICA, "/")[1]["source_seen"]["gtid_executed"])
+    with afterwards(PRIMARY.run_expect, [0], "systemctl start mysql"):
+        PRIMARY.run_expect([0], "systemctl stop mysql")
+        stopped = time.time()
+        time.sleep(2)
+        seen = ask(REPLICA, "/")[1]["source_seen"]
+        assert (seen["gtid_executed"], seen["source"]) == (executed, ADDRESS[PRIMARY])
+        assert seen["at"] <= stopped
+    eventually((True, True), lambda: uses(PRIMARY))
 
 
 @pytest.mark.parametrize("stop", ["systemctl restart mysql", "pkill -9 -x mysqld"])
@@ -175,11 +228,14 @@ def test_a_primary_that_restarts_is_open_again_by_itself(stop):
     eventually(True, lambda: process(PRIMARY) not in ("", old))
     eventually((True, True), lambda: uses(PRIMARY))
     assert login(PRIMARY, WRITER, "REPLACE INTO entries VALUES (5)").rc == 0
+    # From its first commit on it waited for the replica.
+    assert sides(PRIMARY)["unacknowledged"] == 0
+    assert armed()
 
 
 def test_a_primary_that_shall_not_open_by_itself_is_opened_by_the_role():
     with afterwards(converge):
-        converge(mysql_primary_open_at_boot=False)
+        converge(mysql_server_open_at_boot=False)
         PRIMARY.run_expect([0], "systemctl restart mysql")
         eventually("fenced", lambda: role(PRIMARY))
         time.sleep(2)
@@ -201,16 +257,21 @@ def test_a_primary_that_restarts_stays_closed_once_the_replica_was_promoted():
         sql(REPLICA, "SET GLOBAL super_read_only = ON")
         converge()
 
+    def verdict(node):
+        return journal(node, "mysql-open").splitlines()[-1]
+
     with afterwards(return_to_the_inventory):
         sql(REPLICA, "STOP REPLICA; RESET REPLICA ALL; SET GLOBAL super_read_only = OFF")
         PRIMARY.run_expect([0], "systemctl restart mysql")
-        eventually("failed", lambda: PRIMARY.check_output("systemctl is-active mysql-open || true"))
+        eventually("stay: http://172.30.61.12:9201/ is the primary", lambda: verdict(PRIMARY))
         assert uses(PRIMARY) == (False, False)
         # The promoted node restarts, too: now nobody is writable, and still neither opens.
         REPLICA.run_expect([0], "systemctl restart mysql")
         PRIMARY.run_expect([0], "systemctl restart mysql")
-        eventually("failed", lambda: PRIMARY.check_output("systemctl is-active mysql-open || true"))
-        assert uses(PRIMARY) == uses(REPLICA) == (False, False)
+        for node, peer in ((PRIMARY, "172.30.61.12"), (REPLICA, "172.30.61.11")):
+            eventually(f"stay: http://{peer}:9201/ does not replicate from this node", lambda node=node: verdict(node))
+            assert uses(node) == (False, False)
+            assert node.run("systemctl is-failed mysql-open").rc, "a node that rightly stays closed is no failure"
     eventually((True, True), lambda: uses(PRIMARY))
     eventually((False, True), lambda: uses(REPLICA))
 
@@ -253,6 +314,9 @@ def test_a_new_certificate_is_served_without_a_restart():
         ({"mysql_primary_accounts": {"name": "x"}}, "cannot be converted to a list"),
         ({"mysql_replica_seed": "sometimes"}, "value of mysql_replica_seed must be one of"),
         ({"mysql_replica_max_lag": "soon"}, "unable to convert to int"),
+        ({"mysql_replica_seed_from": ["172.30.61.12"]}, "dictionary requested"),
+        ({"mysql_replica_allow_destroy": True}, "mysql_replica_allow_destroy: True is no host of the inventory"),
+        ({"mysql_server_semi_sync": False}, "mysql_server_when_alone: stall needs mysql_server_semi_sync: true"),
     ],
 )
 def test_bad_input_is_refused_before_anything_changes(variables, refusal):

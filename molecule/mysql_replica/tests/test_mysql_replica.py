@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 PASSWORD = "of-the-replica-test"
+DONOR = "172.30.62.11:3306"
 FENCE, OPEN = "SET GLOBAL super_read_only = ON", "SET GLOBAL super_read_only = OFF"
 ADD = "INSERT site.note SELECT MAX(id) + 1, '{}' FROM site.note"
 LAST = "SELECT word FROM site.note ORDER BY id DESC LIMIT 1"
@@ -119,6 +120,11 @@ MENDED = {
     "stopped": (("STOP REPLICA",), ["start"]),
     "receiver stopped": (("STOP REPLICA IO_THREAD",), ["start"]),
     "writable": ((OPEN, "SET GLOBAL read_only = OFF"), ["fence"]),
+    "commits wait for a replica": (("SET GLOBAL rpl_semi_sync_source_enabled = ON",), ["semi_sync_off"]),
+    "a seeding was ended before it began": (
+        (f"SET GLOBAL clone_valid_donor_list = '{DONOR}'", "SET GLOBAL offline_mode = ON", OPEN),
+        ["fence", "online"],
+    ),
     "without TLS": (
         ("STOP REPLICA", "CHANGE REPLICATION SOURCE TO SOURCE_SSL = 0", "START REPLICA"),
         ["stop", "configure", "start"],
@@ -145,6 +151,10 @@ def test_what_loses_nothing_is_mended(replica, broken, actions):
 
     done = follow(replica)
     assert (done["actions"], done["state_after"]) == (actions, "running")
+    assert replica.sql("SELECT @@super_read_only, @@offline_mode, @@rpl_semi_sync_source_enabled").split() == list(
+        "100"
+    )
+    assert not follow(replica)["changed"]
 
 
 @pytest.mark.parametrize(
@@ -353,3 +363,187 @@ def test_stopped_keeps_the_channel(replica):
     assert replica.module("mysql_replica", state="stopped")["actions"] == ["stop"]
     assert not replica.module("mysql_replica", state="stopped")["changed"]
     assert follow(replica)["actions"] == ["start"]
+
+
+SIDES = """
+    SELECT CONCAT(VARIABLE_NAME, ' ', VARIABLE_VALUE) FROM performance_schema.global_status
+    WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_clients', 'Rpl_semi_sync_source_no_tx')
+"""
+
+
+def semi_sync(node) -> dict:
+    return dict(line.removeprefix("Rpl_semi_sync_source_").split() for line in node.sql(SIDES).splitlines())
+
+
+def waits(node) -> bool:
+    seen = semi_sync(node)
+    return (seen["status"], seen["clients"]) == ("ON", "1")
+
+
+def seconds_of_a_write(node) -> float:
+    begun = time.monotonic()
+    node.sql(ADD.format("timed"))
+    return time.monotonic() - begun
+
+
+def test_commits_wait_for_the_replica_and_go_on_without_one_until_it_is_back(primary, replica):
+    assert eventually(lambda: waits(primary))
+    before = semi_sync(primary)["no_tx"]
+    assert seconds_of_a_write(primary) < 3
+    assert semi_sync(primary)["no_tx"] == before, "a commit went on without the replica"
+    replica.sql("STOP REPLICA IO_THREAD")
+    assert eventually(lambda: semi_sync(primary)["status"] == "OFF")
+    assert seconds_of_a_write(primary) < 3, "nobody is there to wait for"
+    assert int(semi_sync(primary)["no_tx"]) == int(before) + 1
+    replica.sql("START REPLICA IO_THREAD")
+    assert eventually(lambda: waits(primary))
+
+
+def test_a_replica_that_hangs_is_waited_for_as_long_as_the_time_out_says(primary, replica):
+    assert eventually(lambda: waits(primary))
+    primary.sql("SET GLOBAL rpl_semi_sync_source_timeout = 3000")
+    replica.host.run_expect([0], "pkill -STOP -x mysqld")
+    try:
+        assert 2.9 < seconds_of_a_write(primary) < 6
+        assert seconds_of_a_write(primary) < 2, "each commit waits anew"
+    finally:
+        replica.host.run_expect([0], "pkill -CONT -x mysqld")
+        primary.sql("SET GLOBAL rpl_semi_sync_source_timeout = 10000")
+    assert eventually(lambda: waits(primary), seconds=20)
+
+
+def test_the_primary_is_told_to_wait_again(primary, replica):
+    def open_it(**options):
+        return primary.module("mysql_replica", state="primary", **options)
+
+    primary.sql("SET GLOBAL rpl_semi_sync_source_enabled = OFF")
+    assert open_it(check=True)["diff"]["after"]["commits_wait_for_replicas"]
+    assert open_it()["actions"] == ["semi_sync_on"]
+    assert not open_it()["changed"]
+    assert eventually(lambda: waits(primary))
+
+
+def test_a_replica_is_left_as_it_is_while_its_source_is_away(primary, replica):
+    primary.host.run_expect([0], "systemctl stop mysql")
+    try:
+        before = snapshot(replica)
+        for check in (True, False):
+            result = follow(replica, check=check)
+            assert not result["failed"], result
+            assert (result["changed"], result["state_after"]) == (False, "unreachable")
+            assert "unreachable: source 172.30.62.11:3306: MySQL error 2003" in result["warnings"]
+        assert follow(replica, source_password="of-another-year")["failed"], "a change is not made blindly"
+        assert snapshot(replica) == before
+    finally:
+        primary.host.run_expect([0], "systemctl start mysql")
+    assert eventually(lambda: says_writable(primary), seconds=30), "every peer follows it, and it stays closed"
+    assert eventually(lambda: waits(primary), seconds=30)
+    assert follow(replica)["state_after"] == "running"
+
+
+def test_a_promoted_node_reopens_after_a_restart_and_waits_for_its_replica(primary, replica):
+    def swap(old, new):
+        old.sql(FENCE)
+        assert eventually(lambda: new.sql("SELECT @@gtid_executed") == old.sql("SELECT @@gtid_executed"))
+        assert new.module("mysql_replica", state="absent")["actions"] == ["stop", "reset"]
+        opened = new.module("mysql_replica", state="primary", peers=[f"http://{old.address}:9201/write"])
+        assert opened["actions"] == ["open"]
+        assert follow(old, source_host=new.address)["actions"] == ["semi_sync_off", "configure", "start"]
+        assert old.sql("SELECT @@rpl_semi_sync_source_enabled") == "0"
+        assert eventually(lambda: waits(new))
+
+    swap(primary, replica)
+    try:
+        replica.host.run_expect([0], "systemctl restart mysql")
+        assert eventually(lambda: says_writable(replica), seconds=30)
+        assert eventually(lambda: waits(replica), seconds=30)
+        assert semi_sync(replica)["no_tx"] == "0"
+    finally:
+        swap(replica, primary)
+
+
+COPY = "SELECT STATE FROM performance_schema.clone_status"
+COPIED_FROM = "SELECT SOURCE FROM performance_schema.clone_status"
+
+
+@contextlib.contextmanager
+def killed_while_it_seeds(replica):
+    """A new node that is being copied at 10 MiB a second, whose module has been killed."""
+    replica.sql(*NEW, "SET GLOBAL clone_max_network_bandwidth = 10")
+    seeding = threading.Thread(target=follow, args=(replica,))
+    seeding.start()
+    assert eventually(lambda: replica.mysql("--execute", COPY).stdout.strip() == "In Progress", seconds=30)
+    replica.host.run_expect([0], "pkill -9 --full --exact /usr/bin/python3")  # Ansible hands it the module as its input.
+    seeding.join()
+    assert replica.sql("SELECT @@super_read_only, @@offline_mode").split() == ["0", "1"]
+    try:
+        yield
+    finally:
+        replica.sql("SET GLOBAL clone_max_network_bandwidth = 0")
+
+
+def test_a_copy_goes_on_when_its_module_is_killed_and_the_next_run_waits_for_it(primary, replica):
+    with killed_while_it_seeds(replica):
+        foretold = follow(replica, check=True)
+        assert (foretold["state_before"], foretold["actions"]) == ("seeding", ["await_copy", "configure", "start"])
+        done = follow(replica)
+        assert (done["actions"], done["state_after"]) == (foretold["actions"], "running")
+    assert replica.sql("SELECT @@super_read_only, @@offline_mode").split() == ["1", "0"]
+    assert replica.sql("CHECKSUM TABLE site.note") == primary.sql("CHECKSUM TABLE site.note")
+
+
+def test_a_node_that_was_emptied_and_not_filled_is_never_taken_for_a_replica(primary, replica):
+    with killed_while_it_seeds(replica):
+        find = "SELECT ID FROM performance_schema.processlist WHERE INFO LIKE 'CLONE INSTANCE%'"
+        replica.sql(f"KILL QUERY {replica.sql(find)}")
+        assert eventually(lambda: replica.sql(COPY) == "Failed")
+        done = follow(replica)
+    assert (done["state_before"], done["actions"]) == ("interrupted", ["clone", "configure", "start"])
+    assert replica.sql("CHECKSUM TABLE site.note") == primary.sql("CHECKSUM TABLE site.note")
+
+
+@pytest.fixture(scope="module")
+def donor(filled):
+    """Another replica of the primary, beside it on port 3307."""
+    where = "/var/lib/mysql-files/donor"
+    filled.sql(f"CLONE LOCAL DATA DIRECTORY = '{where}'")
+    options = "--port=3307 --socket=/run/mysqld/donor.sock --pid-file=/run/mysqld/donor.pid --server-id=3 --skip-replica-start"
+    filled.host.run_expect(
+        [0], f"systemd-run --unit=donor --uid=mysql --property=Type=notify /usr/sbin/mysqld --datadir={where} {options}"
+    )
+    sql = "mysql --socket=/run/mysqld/donor.sock --execute"
+    source = (
+        f"CHANGE REPLICATION SOURCE TO SOURCE_HOST = '172.30.62.11', SOURCE_USER = 'replication', SOURCE_PASSWORD = '{PASSWORD}', "
+        "SOURCE_SSL = 1, SOURCE_AUTO_POSITION = 1; START REPLICA"
+    )
+    filled.host.run_expect([0], f'{sql} "{source}"')
+    yield lambda statement: filled.host.run_expect([0], f'{sql} "{statement}"')
+    filled.host.run_expect([0], f"systemctl stop donor; rm -r {where}")
+
+
+def test_a_replica_is_copied_and_the_primary_spared(primary, replica, donor):
+    seed_from = [{"host": "172.30.62.99"}, {"host": primary.address, "port": 3307}]
+    replica.sql(*NEW)
+    foretold = follow(replica, check=True, seed_from=seed_from)
+    assert foretold["diff"]["after"]["data"] == f"copied from {primary.address}:3307"
+    done = follow(replica, seed_from=seed_from)
+    assert (done["actions"], done["state_after"]) == (["clone", "configure", "start"], "running"), done
+    assert "172.30.62.99:3306 does not seed this node: MySQL error 2003" in done["warnings"]
+    assert replica.sql(COPIED_FROM) == f"{primary.address}:3307"
+    # The donor's channel came along, and is gone: the replica follows the primary.
+    assert replica.sql("SELECT HOST, PORT FROM performance_schema.replication_connection_configuration").split() == [
+        primary.address,
+        "3306",
+    ]
+    assert "copying 172.30.62.11:3307 over this node" in replica.host.check_output(
+        "journalctl --grep mysql_replica --output=cat"
+    )
+
+
+def test_a_replica_that_went_its_own_way_seeds_nobody(primary, replica, donor):
+    donor("SET GLOBAL super_read_only = OFF; CREATE DATABASE stray; SET GLOBAL super_read_only = ON")
+    replica.sql(*NEW)
+    done = follow(replica, seed_from=[{"host": primary.address, "port": 3307}])
+    assert "3307 does not seed this node: it has transactions that the source lacks" in done["warnings"]
+    assert replica.sql(COPIED_FROM) == DONOR
+    assert "stray" not in replica.sql("SHOW DATABASES")

@@ -118,6 +118,32 @@ def test_the_state_service_is_held_up_by_mysqld(host):
     eventually(True, lambda: host.service("mysql-state").is_running)
 
 
+def metrics():
+    with urllib.request.urlopen(f"{STATE}/metrics", timeout=5) as answer:  # noqa: S310
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        return dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
+
+
+def test_monitoring_sees_that_mysqld_is_down(host):
+    assert (metrics()["webstack_mysql_up"], metrics()['webstack_mysql_role{role="fenced"}']) == ("1", "1")
+    host.run_expect([0], "systemctl stop mysql")
+    try:
+        assert (metrics()["webstack_mysql_up"], metrics()['webstack_mysql_role{role="down"}']) == ("0", "1")
+    finally:
+        host.run_expect([0], "systemctl start mysql")
+
+
+def test_a_node_that_nobody_has_opened_waits_for_no_replica_and_is_one_that_acknowledges():
+    eventually("fenced", lambda: ask("/")[1]["role"])
+    sides = ask("/")[1]["semi_sync"]
+    assert (sides["source"], sides["replica"], sides["wait_no_replica"], sides["timeout_ms"]) == (
+        False,
+        True,
+        False,
+        10000,
+    )
+
+
 def test_a_setting_that_mysqld_does_not_know_is_refused_and_the_old_ones_serve_on(host):
     before = uptime(host)
     result = apply_role(mysql_server_settings={"max_connections": 77, "no_such_setting": 1})
@@ -143,6 +169,17 @@ def test_a_setting_that_mysqld_does_not_know_is_refused_and_the_old_ones_serve_o
             "mysql_server_settings: max_connections",
         ),
         ({"mysql_server_settings": {"[client]": "x"}}, "mysql_server_settings: [client]"),
+        ({"mysql_server_when_alone": "perhaps"}, "value of mysql_server_when_alone must be one of"),
+        ({"mysql_server_when_alone": "stall"}, "mysql_server_when_alone: stall needs mysql_server_peers"),
+        (
+            {"mysql_server_when_alone": "stall", "mysql_server_semi_sync": False},
+            "stall needs mysql_server_semi_sync: true",
+        ),
+        (
+            {"mysql_server_semi_sync_timeout": 0},
+            "mysql_server_semi_sync_timeout: 0 is not between 1 and 4294967 seconds",
+        ),
+        ({"mysql_server_peers": ["172.30.63.12:9201"]}, "mysql_server_peers: 172.30.63.12:9201: a peer is the address"),
         ({"mysql_server_settings": ["max_connections"]}, "cannot be converted to a dict"),
         ({"mysql_server_tls": {"ca": "x", "certificate": "y"}}, "missing required arguments: private_key"),
         ({"mysql_server_repository": {"name": "mysql"}}, "required together"),

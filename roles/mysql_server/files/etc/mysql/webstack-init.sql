@@ -6,3 +6,4 @@ GRANT SELECT ON performance_schema.replication_applier_status_by_coordinator TO 
 GRANT SELECT ON performance_schema.replication_applier_status_by_worker TO mysqlstate@localhost;
 GRANT SELECT ON performance_schema.replication_connection_configuration TO mysqlstate@localhost;
 GRANT SELECT ON performance_schema.replication_connection_status TO mysqlstate@localhost;
+GRANT SELECT ON performance_schema.replication_group_members TO mysqlstate@localhost;

@@ -2,7 +2,8 @@
 
     mysql_state.py serve --address 192.0.2.14 --port 9201
 
-``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel.
+``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel; of a
+replication group only its primary does, while it reaches a majority of the members.
 ``GET /read?max_lag=10`` answers 200 when it may serve reads: the primary, or a replica at most 10 seconds behind.
 ``GET /replica?max_lag=10`` answers 200 on such a replica only.
 ``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
@@ -37,7 +38,7 @@ SELECT @@GLOBAL.super_read_only AS super_read_only, @@GLOBAL.offline_mode AS off
        @@GLOBAL.report_host AS address, @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid,
        @@GLOBAL.version AS version, @@GLOBAL.gtid_executed AS gtid_executed
 """
-# Times are seconds since 1970, and 0 or NULL where there is none. A channel of Group Replication has no source.
+# Times are seconds since 1970, and 0 or NULL where there is none.
 CHANNELS = """
 SELECT c.CHANNEL_NAME AS channel, c.HOST AS source, c.PORT AS port, s.SOURCE_UUID AS source_uuid,
        s.SERVICE_STATE AS receiver, s.LAST_ERROR_NUMBER AS receiver_error,
@@ -59,8 +60,16 @@ LEFT JOIN (
            MIN(NULLIF(UNIX_TIMESTAMP(APPLYING_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP), 0)) AS applying
     FROM performance_schema.replication_applier_status_by_worker GROUP BY CHANNEL_NAME
 ) w USING (CHANNEL_NAME)
-WHERE LEFT(CHANNEL_NAME, 17) <> 'group_replication'
 """
+# What this member of a replication group sees of it; one row, without an id, of a member that has not joined yet.
+MEMBERS = """
+SELECT m.MEMBER_ID AS uuid, m.MEMBER_HOST AS host, m.MEMBER_PORT AS port, m.MEMBER_STATE AS state, m.MEMBER_ROLE AS role,
+       s.GROUP_NAME AS name
+FROM performance_schema.replication_group_members m
+LEFT JOIN performance_schema.replication_connection_status s USING (CHANNEL_NAME) ORDER BY m.MEMBER_HOST, m.MEMBER_PORT
+"""
+GROUP_APPLIER = "group_replication_applier"
+IN_GROUP = ("ONLINE", "RECOVERING")
 # Anybody may read both tables, which list nothing of a plugin that is not loaded. The values are ON, OFF and numbers as text.
 SEMI_SYNC = """
 SELECT LOWER(VARIABLE_NAME) AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
@@ -71,11 +80,11 @@ WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_cli
                         'Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_source_no_tx')
 """
 SOURCE = ("channel", "source", "port", "source_uuid", "receiver", "receiver_error", "applier", "applier_error")
-DOWN = {"role": "down", "writable": False, "lag": None, "sources": [], "semi_sync": None}
+DOWN = {"role": "down", "writable": False, "lag": None, "sources": [], "semi_sync": None, "group": None}
 ROLES = ("primary", "replica", "fenced", "offline", "down")
 
 
-# Decisions: pure functions over the rows of NODE, CHANNELS and SEMI_SYNC.
+# Decisions: pure functions over the rows of NODE, CHANNELS, MEMBERS and SEMI_SYNC.
 
 
 def lag(channel: dict, now: float) -> float | None:
@@ -126,21 +135,59 @@ def semi_sync(values: dict[str, str]) -> dict | None:
     }
 
 
-def describe(node: dict, channels: list[dict], now: float, values: dict[str, str] | None = None) -> dict:
-    """Return the state that is served. The role is primary, replica, fenced (read-only, but no replica) or offline."""
+def membership(uuid: str, members: list[dict]) -> dict | None:
+    """Return this node's place in its replication group, None without the plugin.
+
+    ``quorum``: it is in the group, and reaches more than half of the members.
+    """
+    if not members:
+        return None
+    mine = next((member for member in members if member["uuid"] == uuid), members[0])
+    reached = sum(member["state"] in IN_GROUP for member in members)
+    return {
+        "name": mine["name"],
+        "state": mine["state"],
+        "role": mine["role"],
+        "quorum": mine["state"] in IN_GROUP and 2 * reached > len(members),
+        "members": [{key: member[key] for key in ("host", "port", "uuid", "state", "role")} for member in members],
+    }
+
+
+def describe(
+    node: dict,
+    channels: list[dict],
+    now: float,
+    values: dict[str, str] | None = None,
+    members: list[dict] | None = None,
+) -> dict:
+    """Return the state that is served. The role is primary, replica, fenced (read-only, but no replica) or offline.
+
+    The secondaries of a replication group are its replicas. A member without a majority, or that only joins yet, is fenced.
+    """
+    group = membership(node["server_uuid"], members or [])
+    # The other members are heard all the time, or there is no majority.
+    heard = {"receiver": "ON", "heard": now, "heartbeat_interval": 1}
+    appliers = [{**channel, **heard} for channel in channels if channel["channel"] == GROUP_APPLIER]
+    channels = [channel for channel in channels if not channel["channel"].startswith("group_replication_")]
     if node["offline_mode"]:
         role = "offline"
     elif channels:
         role = "replica"
+    elif group and group["state"] != "OFFLINE" and (not group["quorum"] or group["state"] != "ONLINE"):
+        role = "fenced"
+    elif group and group["role"] == "SECONDARY":
+        role = "replica"
     else:
         role = "fenced" if node["super_read_only"] else "primary"
-    lags = {"primary": [0.0], "replica": [lag(channel, now) for channel in channels]}.get(role, [None])
+    lags = {"primary": [0.0], "replica": [lag(channel, now) for channel in channels or appliers] or [None]}
+    lags = lags.get(role, [None])
     return {
         "role": role,
         "writable": role == "primary",
         "lag": None if None in lags else max(lags),
         "sources": [{key: channel[key] for key in SOURCE} for channel in channels],
         "semi_sync": semi_sync(values or {}),
+        "group": group,
         **node,
         "super_read_only": bool(node["super_read_only"]),
         "offline_mode": bool(node["offline_mode"]),
@@ -172,7 +219,7 @@ def remember(before: dict | None, source: str, answer: dict, at: float) -> dict 
 def metrics(state: dict) -> str:
     """Return the state in the text format of Prometheus. What is not known is left out."""
     sides = state["semi_sync"] or {}
-    seen = state.get("source_seen")
+    seen, group = state.get("source_seen"), state["group"]
     values = [
         ("up", "Whether mysqld answers.", state["role"] != "down"),
         ("writable", "Whether this node accepts writes.", state["writable"]),
@@ -184,6 +231,7 @@ def metrics(state: dict) -> str:
         ("semi_sync_waiting", "Commits that wait for a replica now.", sides.get("waiting")),
         ("semi_sync_unacknowledged_total", "Commits that went on without a replica.", sides.get("unacknowledged")),
         ("semi_sync_replica_active", "Whether this replica acknowledges.", sides.get("replica_active")),
+        ("group_quorum", "Whether this member reaches a majority of its group.", group and group["quorum"]),
         ("source_seen_timestamp_seconds", "When this replica's source last answered.", seen and seen["at"]),
     ]
     lines = []
@@ -207,6 +255,8 @@ def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
         return "stay", "this node is open"
     if mine["sources"]:
         return "stay", f"this node is a replica of {mine['sources'][0]['source']}"
+    if mine["group"]:
+        return "stay", "this node is a member of a group, which elects its primary"
     doubts = []
     for url, peer in peers.items():
         ours = [
@@ -298,7 +348,7 @@ class Node:
     def state(self) -> dict:
         try:
             values = {row["name"]: row["value"] for row in self.query(SEMI_SYNC)}
-            return describe(self.query(NODE)[0], self.query(CHANNELS), time.time(), values)
+            return describe(self.query(NODE)[0], self.query(CHANNELS), time.time(), values, self.query(MEMBERS))
         except ConnectionError as error:
             return {**DOWN, "error": str(error)}
 
