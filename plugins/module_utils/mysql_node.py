@@ -46,6 +46,8 @@ NODE = """
 SELECT @@server_uuid AS uuid, @@GLOBAL.gtid_mode = 'ON' AS gtid_mode, @@GLOBAL.super_read_only AS super_read_only,
   @@GLOBAL.read_only AS read_only, @@GLOBAL.offline_mode AS offline_mode,
   EXISTS (SELECT * FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone' AND PLUGIN_STATUS = 'ACTIVE') AS clone,
+  EXISTS (SELECT * FROM performance_schema.replication_group_members
+    WHERE MEMBER_ID = @@server_uuid AND MEMBER_STATE <> 'OFFLINE') AS in_group,
   @@GLOBAL.gtid_executed AS gtid_executed
 """
 # Anybody may read these tables, which list nothing of a plugin that is not loaded.
@@ -100,7 +102,7 @@ def read_node(server: mysql.Server) -> dict:
     values = {row["name"]: row["value"] for row in server.query(VARIABLES)}
     node = server.row(NODE)
     copy = (server.row(COPY) if node["clone"] else None) or {"copy": None, "emptied": False}
-    for name in ("gtid_mode", "super_read_only", "read_only", "offline_mode", "clone"):
+    for name in ("gtid_mode", "super_read_only", "read_only", "offline_mode", "clone", "in_group"):
         node[name] = bool(node[name])
     databases = [name for name in databases if name not in SYSTEM_DATABASES]
     donors = values.get("clone_valid_donor_list") or ""

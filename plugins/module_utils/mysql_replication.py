@@ -5,7 +5,8 @@
 A **node** is what mysql_node.read_node found:
 
     uuid, gtid_executed         text
-    super_read_only, read_only, offline_mode, clone    true or false; clone: the plugin is active
+    super_read_only, read_only, offline_mode, clone, in_group    true or false; clone: the plugin is active; in_group: it is a
+                                member of a replication group
     semi_sync                   see semi_sync()
     seeding                     see seeding()
     databases                   names of the users' databases
@@ -155,6 +156,8 @@ def error_state(number: int, text: str, with_tls: bool = True) -> str:
 def name_state(node: dict, source: dict | None, want: dict) -> str:
     """One word for the state; the first that fits of what is below. ``source`` is None where it was not asked."""
     channel, source = node["channel"], source or {}
+    if node["in_group"]:
+        return "primary" if writable(node) else "member"
     if node["seeding"]:
         return "seeding" if node["seeding"] == "running" else "interrupted"
     if node["channels"]:
@@ -368,6 +371,13 @@ def plan_primary(state: str, node: dict, writable_peers: list[str]) -> list[str]
 
 def plan(state: str, node: dict, source: dict | None, want: dict, writable_peers: list[str]) -> list[str]:
     """The actions from ``state`` to ``want["state"]``."""
+    if node["in_group"]:
+        if want["state"] == "primary" and writable(node):
+            return []
+        raise Refusal(
+            f"{state}: this node is a member of a replication group, which elects its primary and gives its members the data: "
+            "the module mysql_group manages it."
+        )
     channel = node["channel"]
     if want["state"] == "replica":
         return plan_replica(state, node, source, want)

@@ -110,7 +110,7 @@ class Recorded:
             "SELECT @@server_uuid": [
                 {
                     **{"uuid": "node", "gtid_mode": 1, "super_read_only": 1, "read_only": 1, "offline_mode": 0},
-                    **{"clone": 1, "gtid_executed": "a:1,\nb:1-2"},
+                    **{"clone": 1, "in_group": 0, "gtid_executed": "a:1,\nb:1-2"},
                 }
             ],
             "SHOW DATABASES": [{"Database": "mysql"}, {"Database": "site"}],
@@ -136,4 +136,6 @@ def test_a_node_is_told_without_secrets_and_without_line_ends():
 
 
 def test_a_node_that_answers_has_what_one_that_does_not_has():
-    assert {*mysql_info.UNKNOWN, "state", "gtid_mode", "clone", "seeding"} == {*mysql_info.read(Recorded(), [])}
+    assert {*mysql_info.UNKNOWN, "state", "gtid_mode", "clone", "in_group", "seeding"} == {
+        *mysql_info.read(Recorded(), [])
+    }

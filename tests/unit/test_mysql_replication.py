@@ -50,6 +50,7 @@ def node(**changes):
         "super_read_only": True,
         "read_only": True,
         "offline_mode": False,
+        "in_group": False,
         "clone": True,
         "databases": ["site"],
         "replicas": [],
@@ -74,6 +75,8 @@ NEW = {"databases": [], "gtid_executed": ""}
         ("unconfigured", {}, {}),
         ("unconfigured", {**OPEN, "offline_mode": True}, {}),
         ("primary", OPEN, {}),
+        ("primary", {**OPEN, "in_group": True, "channels": ["group_replication_applier"]}, {}),
+        ("member", {"in_group": True, "channels": ["group_replication_applier"]}, {}),
         ("other_channels", {"channels": ["from_the_archive"], "channel": channel()}, {}),
         ("other_source", {"channel": channel(host="192.0.2.9")}, {"errant": "node:1"}),
         ("other_source", {"channel": channel(port=3307)}, {}),
@@ -408,3 +411,14 @@ def test_a_server_without_the_plugins_has_no_semi_sync():
 )
 def test_commits_are_stalled_only_where_they_wait_for_a_replica_that_is_not_there(sides, waits):
     assert stalled(node(semi_sync=sides)) is waits
+
+
+@pytest.mark.parametrize("wanted", ["replica", "primary", "stopped", "absent"])
+def test_a_member_of_a_group_is_left_to_its_group(wanted):
+    member = node(in_group=True, channels=["group_replication_applier"])
+    with pytest.raises(Refusal, match="mysql_group manages it"):
+        plan("member", member, SOURCE, {**WANT, "state": wanted}, [])
+
+
+def test_the_primary_of_a_group_is_open_already_and_waits_for_no_replica():
+    assert plan("primary", node(in_group=True, semi_sync=ASYNC, **OPEN), None, {**WANT, "state": "primary"}, []) == []

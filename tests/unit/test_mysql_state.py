@@ -40,8 +40,9 @@ CHANNEL = {
 }
 
 
-def state(channels=(), **node):
-    return mysql_state.describe({**NODE, **node}, [{**CHANNEL, **channel} for channel in channels], NOW)
+def state(channels=(), members=(), **node):
+    channels = [{**CHANNEL, **channel} for channel in channels]
+    return mysql_state.describe({**NODE, **node}, channels, NOW, members=list(members))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,58 @@ def test_lag(channel, seconds):
 def test_a_node_is_writable_only_when_it_is_open_and_nobodys_replica(channels, node, role, writable):
     seen = state(channels, **node)
     assert (seen["role"], seen["writable"]) == (role, writable)
+
+
+APPLIER = {"channel": "group_replication_applier", "source": "", "heartbeat_interval": None, "heard": 0}
+
+
+def member(uuid, role="SECONDARY", state="ONLINE"):
+    return {"uuid": uuid, "host": f"of {uuid}", "port": 3306, "state": state, "role": role, "name": "the group"}
+
+
+PRIMARY, SECONDARY = member("one", "PRIMARY"), member("one")
+TWO, THREE = member("two"), member("three")
+GONE = [member(name, state="UNREACHABLE") for name in ("two", "three")]
+
+
+@pytest.mark.parametrize(
+    ("members", "node", "role", "lag"),
+    [
+        pytest.param([PRIMARY, TWO, THREE], {}, "primary", 0.0, id="the primary"),
+        pytest.param([PRIMARY, TWO, GONE[1]], {}, "primary", 0.0, id="the primary, and one is lost"),
+        pytest.param([PRIMARY, *GONE], {}, "fenced", None, id="the primary without a majority"),
+        pytest.param([PRIMARY, TWO, THREE], {"super_read_only": 1}, "fenced", None, id="a primary that opens only yet"),
+        pytest.param([PRIMARY, TWO, THREE], {"offline_mode": 1}, "offline", None, id="the primary, taken out"),
+        pytest.param([PRIMARY], {}, "primary", 0.0, id="the only one left"),
+        pytest.param([SECONDARY, TWO, THREE], {"super_read_only": 1}, "replica", 4.0, id="a secondary"),
+        pytest.param([SECONDARY, TWO, THREE], {"super_read_only": 0}, "replica", 4.0, id="a secondary that is open"),
+        pytest.param([SECONDARY, *GONE], {"super_read_only": 1}, "fenced", None, id="a secondary without a majority"),
+        pytest.param([member("one", state="RECOVERING"), TWO, THREE], {}, "fenced", None, id="one that joins"),
+        pytest.param([member("one", "", "ERROR")], {"super_read_only": 1}, "fenced", None, id="one that was expelled"),
+        pytest.param([member("", "", "OFFLINE")], {"super_read_only": 1}, "fenced", None, id="one that has not joined"),
+        pytest.param([member("", "", "OFFLINE")], {}, "primary", 0.0, id="a pair's primary, to be converted"),
+    ],
+)
+def test_of_a_group_the_primary_is_written_to_and_the_secondaries_are_its_replicas(members, node, role, lag):
+    seen = state([{**APPLIER, "applying": NOW - 4}], members, **node)
+    assert (seen["role"], seen["writable"], seen["lag"]) == (role, role == "primary", lag)
+    assert seen["sources"] == []
+
+
+def test_a_secondary_with_nothing_to_do_is_fresh_however_long_nobody_wrote():
+    assert state([APPLIER], [SECONDARY, TWO, THREE], super_read_only=1)["lag"] == 0.0
+    assert state([{**APPLIER, "applier": "OFF"}], [SECONDARY, TWO, THREE], super_read_only=1)["lag"] is None
+
+
+def test_a_replica_whose_conversion_has_only_begun_still_is_one():
+    seen = state([{}, {**APPLIER, "applier": "OFF"}], [member("", "", "OFFLINE")], super_read_only=1)
+    assert (seen["role"], seen["lag"]) == ("replica", 0.0)
+
+
+def test_a_member_of_a_group_never_opens_itself():
+    for members in ([member("", "", "OFFLINE")], [SECONDARY, TWO, THREE], [PRIMARY, *GONE]):
+        verdict, why = mysql_state.judge(state([], members, super_read_only=1), {})
+        assert (verdict, "elects its primary" in why) == ("stay", True)
 
 
 @pytest.mark.parametrize(
