@@ -1,0 +1,438 @@
+"""A replica that makes backups: mistakes are undone, damage is found, and what is bad is refused before anything changes."""
+
+import json
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import testinfra
+
+import lab
+
+SCENARIO = Path(__file__).parents[1]
+PRIMARY = testinfra.get_host("docker://mysql-backup-primary")
+REPLICA = testinfra.get_host("docker://mysql-backup-replica")
+PROGRAM = "python3 -I /usr/local/libexec/mysql_backup.py"
+FULL = "/var/backups/mysql/full"
+SIDE = "--socket=/var/lib/mysql-files/webstack/side/mysql.sock"
+WRITER = """
+import itertools, pymysql, sys
+connection = pymysql.connect(unix_socket="/run/mysqld/mysqld.sock", user="root", autocommit=True)
+for number in itertools.count(int(sys.argv[1])):
+    connection.cursor().execute("INSERT site.note VALUES (%s, REPEAT('x', 2000))", number)
+    print(number, flush=True)
+"""
+
+
+def sql(node, statement, *options):
+    """What root reads by socket."""
+    return node.check_output("mysql -Ns" + " %s" * (len(options) + 2), *options, "-e", statement)
+
+
+def executed(node):
+    return sql(node, "SELECT @@gtid_executed").replace("\\n", "").replace("\n", "")
+
+
+def rows(*options, node=REPLICA):
+    """The numbers of all rows."""
+    return {int(number) for number in sql(node, "SELECT id FROM site.note", *options).split()}
+
+
+def caught_up():
+    gtids = executed(PRIMARY)
+    assert sql(REPLICA, f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}', 30)") == "0"
+
+
+def listing():
+    return json.loads(REPLICA.check_output(f"{PROGRAM} list --json"))
+
+
+def newest():
+    return listing()["backups"][0]["name"]
+
+
+def metric(name):
+    text = REPLICA.check_output("cat /var/lib/prometheus/node-exporter/webstack_mysql_backup.prom")
+    return float(re.search(rf"^webstack_mysql_backup_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)[1])
+
+
+def run_unit(name):
+    """Run one of the units that the timers start; returns whether it succeeded."""
+    return REPLICA.run(f"systemctl start mysql-backup@{name}").rc == 0
+
+
+def streamed():
+    """Wait until the copy of the binary logs holds all that the replica has executed."""
+    caught_up()
+    gtids = executed(REPLICA)
+
+    def complete():
+        held = listing()["binlogs"][-1]["to"]
+        return sql(REPLICA, f"SELECT GTID_SUBSET('{gtids}', '{held}')") == "1"
+
+    lab.wait_until(complete, 30)
+
+
+def state():
+    """What a refused restore must leave as it was."""
+    return sql(
+        REPLICA, "SELECT @@server_uuid, @@super_read_only, COUNT(*) FROM site.note; SHOW REPLICA STATUS"
+    ).split()[:3]
+
+
+def unwrapped(done):
+    """A process whose output, which Ansible wraps, is in one line."""
+    done.stdout = " ".join((done.stdout + done.stderr).split())
+    return done
+
+
+def restore(*options, **variables):
+    """Run playbooks/restore.yml on the replica; returns the process."""
+    done = lab.run(
+        *("ansible-playbook", f"--inventory={SCENARIO}/inventory", *options, f"{lab.CHECKOUT}/playbooks/restore.yml"),
+        f"--extra-vars={json.dumps({'restore_node': 'mysql-backup-replica', **variables})}",
+        check=False,
+        timeout=300,
+    )
+    return unwrapped(done)
+
+
+def configure(**variables):
+    """Apply the role with other variables; returns the process."""
+    return unwrapped(lab.converge("mysql_backup", "--tags=mysql_backup", **variables))
+
+
+def follow_again():
+    """Make the restored replica a replica of the primary again, as the site's playbook does."""
+    done = lab.converge("mysql_backup")
+    assert done.returncode == 0, done.stdout
+    caught_up()
+
+
+@contextmanager
+def writing(first):
+    """Write rows on the primary, one after the other; yields the list of those that were acknowledged, which grows."""
+    process = subprocess.Popen(
+        [
+            "docker",
+            "exec",
+            "--interactive",
+            "mysql-backup-primary",
+            "timeout",
+            "60",
+            "python3",
+            "-c",
+            WRITER,
+            str(first),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    acknowledged = []
+    try:
+        acknowledged.append(int(process.stdout.readline()))
+        yield acknowledged
+    finally:
+        PRIMARY.run("pkill -f 'import itertools'")
+        acknowledged += [int(line) for line in process.stdout]
+        process.wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table():
+    sql(
+        PRIMARY,
+        "CREATE DATABASE IF NOT EXISTS site; CREATE TABLE IF NOT EXISTS site.note (id INT PRIMARY KEY, word TEXT)",
+    )
+    caught_up()
+
+
+@pytest.fixture(scope="module")
+def mistake(table):
+    """Rows that were acknowledged before, while and after a full backup was made, and then a table that was dropped by mistake."""
+    with writing(1000) as acknowledged:
+        assert run_unit("backup")
+        time.sleep(1)
+    before = executed(PRIMARY)
+    sql(PRIMARY, "DROP TABLE site.note")
+    dropped = sql(PRIMARY, f"SELECT GTID_SUBTRACT('{executed(PRIMARY)}', '{before}')")
+    moment = time.time()
+    sql(
+        PRIMARY,
+        "CREATE TABLE site.note (id INT PRIMARY KEY, word TEXT); INSERT site.note VALUES (1, 'after the mistake')",
+    )
+    streamed()
+    assert len(acknowledged) > 20
+    return {"rows": set(acknowledged), "gtid": dropped, "moment": moment, "backup": newest()}
+
+
+def test_a_backup_was_made_while_writes_went_on(mistake):
+    manifest = listing()["backups"][0]
+    assert manifest["gtid_executed"] != manifest["gtid_executed_end"]
+    assert metric("timestamp_seconds") == pytest.approx(manifest["end"])
+    assert REPLICA.run(f"cd {FULL}/{manifest['name']} && sha256sum --check data.tar.zst.sha256").rc == 0
+    assert REPLICA.check_output("stat -c %a /var/backups/mysql") == "700"
+
+
+def test_a_dry_run_says_what_would_be_restored(mistake):
+    before = state()
+    done = restore("--check", restore_before_gtid=mistake["gtid"], restore_over="mysql-backup-replica")
+    assert f"stop_before: {mistake['gtid']}" in done.stdout
+    assert "Nothing was changed" in done.stdout
+    assert state() == before
+
+
+def test_the_lost_table_is_copied_out_of_a_side_instance(mistake):
+    ports = REPLICA.check_output("ss -Hltn | wc -l")
+    done = restore(restore_before_gtid=mistake["gtid"], restore_to="side")
+    assert done.returncode == 0, done.stdout
+    assert rows(SIDE) == mistake["rows"]
+    assert "read-only" in REPLICA.run("mysql %s -e 'DROP TABLE site.note'", SIDE).stderr
+    assert REPLICA.check_output("ss -Hltn | wc -l") == ports
+    assert sql(REPLICA, "SELECT word FROM site.note") == "after the mistake"
+    again = restore(restore_to="side")
+    assert "systemctl stop mysql-side" in again.stdout
+    dump = f"mysqldump {SIDE} --set-gtid-purged=OFF site note | sed 's/`note`/`rescued`/'"
+    assert "CREATE TABLE `rescued`" in REPLICA.check_output(dump)
+    REPLICA.check_output("systemctl stop mysql-side")
+    assert REPLICA.run("ls /var/lib/mysql-files/webstack/side").rc != 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, r"holds data \(databases: site\).*restore_over=<this host>"),
+        ({"restore_over": "mysql-backup-primary"}, "restore_over: mysql-backup-primary is not the host"),
+        (
+            {"restore_over": "mysql-backup-replica", "restore_backup": "20010101T000000Z"},
+            "no backup '20010101T000000Z'",
+        ),
+        ({"restore_over": "mysql-backup-replica", "restore_until": "2001-01-01"}, "newer than 2001-01-01"),
+        ({"restore_over": "mysql-backup-replica", "restore_until": "2999-01-01"}, "yet to come"),
+        (
+            {"restore_over": "mysql-backup-replica", "restore_before_gtid": "3e11fa47-71ca-11e1-9e33-c80aa9429562:7"},
+            "not in the binary logs",
+        ),
+        ({"restore_until": "2001-01-01", "restore_before_gtid": "x"}, "give one of them"),
+        ({"restore_node": "elsewhere"}, "restore_node: name the host"),
+    ],
+)
+def test_what_must_not_be_restored_is_refused_and_nothing_changes(mistake, variables, reason):
+    before = state()
+    done = restore(**variables)
+    assert done.returncode != 0
+    assert re.search(reason, done.stdout, re.DOTALL), done.stdout
+    assert state() == before
+
+
+def test_a_restore_to_a_time_has_every_acknowledged_row_and_leaves_a_fenced_node(mistake):
+    uuid = sql(REPLICA, "SELECT @@server_uuid")
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(mistake["moment"]))
+    fraction = f"{mistake['moment'] % 1:.6f}"[1:]
+    done = restore(restore_until=moment + fraction, restore_over="mysql-backup-replica")
+    assert done.returncode == 0, done.stdout
+    assert REPLICA.run("mysql -e 'SELECT 1 FROM site.note'").rc != 0, "the time is after the mistake"
+    done = restore(restore_before_gtid=mistake["gtid"], restore_over="mysql-backup-replica")
+    assert done.returncode == 0, done.stdout
+    assert rows() == mistake["rows"]
+    assert sql(REPLICA, "SELECT @@super_read_only") == "1"
+    assert sql(REPLICA, "SHOW REPLICA STATUS") == ""
+    assert sql(REPLICA, "SELECT @@server_uuid") != uuid
+    assert REPLICA.run("curl --silent --fail http://172.30.72.12:9201/write").rc != 0
+    assert REPLICA.run("ls /var/lib/mysql-files/webstack/restore").rc != 0
+
+
+def test_after_a_restore_the_logs_of_the_undone_future_are_not_applied(mistake):
+    streamed_by = lab.wait_until(lambda: len(listing()["binlogs"]) > 1 and listing()["binlogs"])
+    assert streamed_by[-1]["name"] != streamed_by[0]["name"]
+    sql(
+        REPLICA,
+        "SET GLOBAL super_read_only = OFF; INSERT site.note VALUES (5, 'another future'); SET GLOBAL super_read_only = ON",
+    )
+    own = executed(REPLICA)
+    lab.wait_until(lambda: sql(REPLICA, f"SELECT GTID_SUBSET('{own}', '{listing()['binlogs'][-1]['to']}')") == "1", 30)
+    done = restore("--check", restore_over="mysql-backup-replica")
+    assert "go two ways" in done.stdout
+    # What it wrote is undone by the same means.
+    done = restore(restore_before_gtid=mistake["gtid"], restore_over="mysql-backup-replica")
+    assert done.returncode == 0, done.stdout
+    assert rows() == mistake["rows"]
+    follow_again()
+    assert rows() == rows(node=PRIMARY) == {1}
+
+
+def test_the_stream_goes_on_after_a_restart_of_the_server():
+    lines = [line["name"] for line in listing()["binlogs"]]
+    REPLICA.check_output("systemctl restart mysql")
+    sql(PRIMARY, "INSERT IGNORE site.note VALUES (2, 'after the restart')")
+    streamed()
+    assert [line["name"] for line in listing()["binlogs"]] == lines
+    assert not REPLICA.run("ls /var/backups/mysql/binlogs/*/*.before").stdout
+    assert lab.wait_until(lambda: time.time() - metric("stream_timestamp_seconds") < 10)
+
+
+def test_the_stream_that_is_interrupted_goes_on_where_it_was():
+    REPLICA.check_output("systemctl stop mysql-backup-stream")
+    sql(PRIMARY, "INSERT IGNORE site.note VALUES (3, 'while nobody copied')")
+    caught_up()
+    sql(REPLICA, "FLUSH LOCAL BINARY LOGS")
+    assert time.time() - metric("stream_timestamp_seconds") > 0
+    lines = len(listing()["binlogs"])
+    REPLICA.check_output("systemctl start mysql-backup-stream")
+    streamed()
+    assert len(listing()["binlogs"]) == lines
+
+
+def test_everything_is_restored_from_the_copy(mistake):
+    assert run_unit("backup")
+    with writing(20000) as acknowledged:
+        time.sleep(0.5)
+    streamed()
+    assert run_unit("copy")
+    assert time.time() - metric("copy_timestamp_seconds") < 30
+    REPLICA.check_output("systemctl stop mysql && rm -rf /var/lib/mysql/*")
+    done = restore(restore_from="/srv/copy")
+    assert done.returncode == 0, done.stdout
+    assert rows() == rows(node=PRIMARY) >= set(acknowledged)
+    follow_again()
+
+
+def test_verification_tells_a_good_backup_from_a_damaged_one():
+    assert run_unit("verify")
+    assert metric("verify_success") == 1
+    assert metric("verified_timestamp_seconds") == metric("timestamp_seconds")
+    assert time.time() - metric("verify_timestamp_seconds") < 60
+    archive = f"{FULL}/{newest()}/data.tar.zst"
+    flip = f"python3 -c \"f = open('{archive}', 'r+b'); f.seek(5000); b = f.read(1)[0]; f.seek(5000); f.write(bytes([b ^ 1]))\""
+    REPLICA.check_output(flip)
+    try:
+        before = state()
+        done = restore(restore_over="mysql-backup-replica")
+        assert "is damaged" in done.stdout
+        assert state() == before
+        assert not run_unit("verify")
+        assert metric("verify_success") == 0
+        assert metric("verified_timestamp_seconds") < metric("timestamp_seconds")
+    finally:
+        REPLICA.check_output(flip)
+    assert run_unit("verify")
+    assert metric("verify_success") == 1
+    assert not REPLICA.run("pgrep -f webstack/verify").stdout
+
+
+def test_old_backups_go_with_their_binary_logs_and_the_verified_one_stays():
+    # The newest is verified. Older ones are made by another date.
+    for number in range(2):
+        REPLICA.check_output(f"cp -a {FULL}/{newest()} {FULL}/20010101T00000{number}Z")
+        manifest = f"{FULL}/20010101T00000{number}Z/manifest.json"
+        edit = f"import json; p = '{manifest}'; m = json.load(open(p)); m['begin'] = m['end'] = 978307200 + {number}; json.dump(m, open(p, 'w'))"
+        REPLICA.check_output(f'python3 -c "{edit}"')
+    REPLICA.check_output(f"rm {FULL}/20010101T000000Z/verified.json")
+    sql(REPLICA, "FLUSH LOCAL BINARY LOGS")
+    assert configure(mysql_backup_keep=1, mysql_backup_keep_days=1).returncode == 0
+    logs = listing()["binlogs"][-1]["files"]
+    time.sleep(1)
+    recent = [backup["name"] for backup in listing()["backups"] if backup["end"] > 1e9]
+    assert run_unit("backup")
+    names = [backup["name"] for backup in listing()["backups"]]
+    assert names[1:] == recent, "the two of 2001 are gone, and what is younger than a day stays"
+    streamed()
+    assert listing()["binlogs"][-1]["files"] <= logs + 1
+    # The one verified backup stays, however old.
+    for name in names[1:]:
+        REPLICA.check_output(f"rm -r {FULL}/{name}")
+    old = f"{FULL}/20010101T000002Z"
+    REPLICA.check_output(f"cp -a {FULL}/{names[0]} {old} && echo '{{\"ok\": true}}' >{old}/verified.json")
+    edit = f"import json; p = '{old}/manifest.json'; m = json.load(open(p)); m['begin'] = m['end'] = 978307200; json.dump(m, open(p, 'w'))"
+    REPLICA.check_output(f'python3 -c "{edit}"')
+    REPLICA.check_output(f"{PROGRAM} prune")
+    assert [backup["name"] for backup in listing()["backups"]] == [names[0], "20010101T000002Z"]
+    REPLICA.check_output(f"rm -r {old}")
+
+
+def test_an_encrypted_backup_comes_back_with_its_key_alone():
+    REPLICA.check_output("command -v age-keygen || apt-get install -qq --no-install-recommends age")
+    REPLICA.check_output("rm -f /root/backup.age; age-keygen -o /root/backup.age")
+    recipient = REPLICA.check_output("age-keygen -y /root/backup.age")
+    done = configure(mysql_backup_age_recipient=recipient, mysql_backup_age_identity_file="/root/backup.age")
+    assert done.returncode == 0, done.stdout
+    assert run_unit("backup")
+    archive = f"{FULL}/{newest()}/data.tar.zst.age"
+    assert REPLICA.check_output(f"head -c 21 {archive}") == "age-encryption.org/v1"
+    assert run_unit("verify")
+    assert metric("verify_success") == 1
+    REPLICA.check_output("age-keygen -o /root/other.age 2>/dev/null || true")
+    other = restore(restore_identity="/root/other.age", restore_to="side")
+    assert other.returncode != 0
+    assert "could not be unpacked: age" in other.stdout
+    assert restore(restore_to="side").returncode == 0
+    assert rows(SIDE) == rows()
+    REPLICA.check_output("systemctl stop mysql-side")
+    assert configure().returncode == 0
+
+
+@pytest.fixture
+def small():
+    """File systems on the replica that have no room, and that nobody may write to."""
+    REPLICA.check_output(
+        "mkdir -p /mnt/full /mnt/ro && mount -t tmpfs -o size=1m tmpfs /mnt/full && mount -t tmpfs -o ro tmpfs /mnt/ro"
+    )
+    yield
+    REPLICA.run("umount /mnt/full /mnt/ro")
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"mysql_backup_keep": 0}, "mysql_backup_keep is 0: at least 1"),
+        ({"mysql_backup_directory": "/mnt/full"}, "/mnt/full has 0 MiB free"),
+        ({"mysql_backup_directory": "/mnt/ro"}, "(Read-only|cannot be written)"),
+        ({"mysql_backup_schedule": "at dawn"}, "(dawn|OnCalendar)"),
+        ({"mysql_backup_age_recipient": "age1none"}, "nothing can be verified without the key"),
+        ({"mysql_backup_age_recipient": "age1none", "mysql_backup_verify_schedule": ""}, "age rejects .?'age1none"),
+    ],
+)
+def test_bad_settings_are_refused_and_the_old_ones_stay(small, variables, reason):
+    settings = "cat /etc/mysql/webstack-backup.json /etc/systemd/system/mysql-backup*"
+    before = REPLICA.check_output(settings)
+    done = configure(**variables)
+    assert done.returncode != 0
+    assert re.search(reason, done.stdout), done.stdout
+    assert REPLICA.check_output(settings) == before
+    assert REPLICA.service("mysql-backup-stream").is_running
+
+
+def test_a_backup_without_room_is_refused_and_the_node_is_as_before(small):
+    REPLICA.check_output("sed 's,/var/backups/mysql,/mnt/full,' /etc/mysql/webstack-backup.json >/root/small.json")
+    done = REPLICA.run(f"{PROGRAM} --config=/root/small.json backup")
+    assert done.rc == 1
+    assert re.search(r"/mnt/full has \d MiB free, and \d+ MiB are needed", done.stderr)
+    assert REPLICA.check_output("ls -A /mnt/full /var/lib/mysql-files/webstack").split() == [
+        "/mnt/full:",
+        ".lock",
+        "/var/lib/mysql-files/webstack:",
+    ]
+
+
+def test_the_primary_is_spared_unless_it_is_asked_for():
+    count = len(listing()["backups"])
+    sql(REPLICA, "STOP REPLICA; SET GLOBAL super_read_only = OFF")
+    try:
+        done = REPLICA.run(f"{PROGRAM} backup")
+        assert done.rc == 0
+        assert "it is spared" in done.stderr
+        assert len(listing()["backups"]) == count
+        time.sleep(1)
+        assert REPLICA.run(f"{PROGRAM} backup --on-primary").rc == 0
+        assert len(listing()["backups"]) == count + 1
+    finally:
+        sql(REPLICA, "SET GLOBAL super_read_only = ON; START REPLICA")
+
+
+def test_the_timers_run():
+    timers = REPLICA.check_output("systemctl list-timers --no-legend 'mysql-backup@*'")
+    for work in ("backup", "verify", "copy"):
+        assert f"mysql-backup@{work}.timer" in timers
