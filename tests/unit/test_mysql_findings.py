@@ -224,6 +224,15 @@ def test_a_primary_whose_replica_is_away_is_said_to_have_no_copy_and_one_that_is
     assert findings({"db1": found["db1"]}) == []
 
 
+def test_what_was_not_gathered_is_not_judged_and_not_shown():
+    found = tier()
+    for one in found.values():
+        for name in ("tables_without_key", "accounts", "certificate", "disk"):
+            del one[name]
+    assert findings(found, "db1") == []
+    assert "certificate" not in report(found, [])
+
+
 def test_nothing_at_all_is_survived():
     silent = {"db1": {"state": "not_installed", "uuid": None}, "db2": {"state": "unreachable", "error": ""}}
     assert [one["severity"] for one in findings(silent)] == ["error", "error"]
@@ -292,6 +301,13 @@ def test_a_fault_of_a_group_is_named(members, said):
     assert said in "\n".join(lines(findings(members)))
 
 
+def test_a_group_without_a_writer_is_no_case_for_a_failover():
+    found = lines(findings(group("ONLINE", "ONLINE", "ONLINE", super_read_only=True) | {"db1": {"state": "down"}}))
+    (line,) = (line for line in found if "no node accepts writes" in line)
+    assert "foobar.webstack.site starts a group anew" in line
+    assert "failover" not in line
+
+
 def test_a_member_that_left_its_group_is_sent_back():
     found = group("ONLINE", "ONLINE", "ONLINE")
     found["db3"] |= {"state": "fenced", "group": found["db3"]["group"] | {"members": []}}
@@ -310,7 +326,9 @@ def test_the_report_shows_every_node_and_every_remedy():
         "db1 (192.0.2.1:3306, MySQL 8.4.7): primary",
         "  replicas     db2",
         "  semi-sync    active, 1 acknowledge; without, writes go on after 10 s",
+        "  disk         0.0 of 0.0 GiB free; 1.0 GiB of binary logs, kept 7 days",
         "db2 (192.0.2.2:3306, MySQL 8.4.7): replica of db1",
+        "  semi-sync    acknowledges",
         "  missing      2 transactions of db1",
         f"  errant       {TWO}:1",
         "  channel      receiver OFF, applier ON, lag unknown",
