@@ -532,13 +532,14 @@ def read_json(path: Path, default: dict | None = None) -> dict:
         return default
 
 
-def write(path: Path, text: str, mode: int = 0o600) -> None:
+def write(path: Path, text: str, mode: int = 0o600, durable: bool = True) -> None:
     """Write a file at once: whoever reads it sees the old text or the new one."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     with new.open("w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     new.chmod(mode)
     new.replace(path)
 
@@ -616,7 +617,7 @@ def publish(config: dict, store: Store) -> None:
     directory = Path(config["metrics_directory"])
     directory.mkdir(parents=True, exist_ok=True)
     states = (read_json(store.path / f"{name}.json", {}) for name in ("verification", "stream", "copies"))
-    write(directory / "webstack_mysql_backup.prom", metrics(store.backups(), *states), 0o644)
+    write(directory / "webstack_mysql_backup.prom", metrics(store.backups(), *states), 0o644, durable=False)
 
 
 # MySQL.
@@ -1025,9 +1026,9 @@ def stream(config: dict, store: Store, _options) -> int:
     command = [
         "mysqlbinlog",
         "--no-defaults",
-        "--read-from-remote-server",
         f"--socket={SOCKET}",
         "--user=root",
+        "--read-from-remote-server",
         "--raw",
     ]
     command += ["--stop-never", f"--connection-server-id={server_id}", f"--result-file={line}/", begin]
@@ -1054,7 +1055,7 @@ def stream(config: dict, store: Store, _options) -> int:
         elif time.monotonic() - moved > STALLED_AFTER:
             say(f"nothing comes although {at['File']} is longer than its copy: beginning again")
             child.terminate()
-        write(store.path / "stream.json", json.dumps(state) + "\n")
+        write(store.path / "stream.json", json.dumps(state) + "\n", durable=False)
         publish(config, store)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(MEASURE_EVERY)
@@ -1173,20 +1174,18 @@ def apply(server: Server, data: Path, target: Target) -> None:
 
 
 def replace_data(data: Path) -> None:
-    """Put the restored files in the place of the node's. Settings that were made with SET PERSIST stay."""
-    persisted = DATA_DIRECTORY / "mysqld-auto.cnf"
-    if persisted.exists():
-        shutil.copy2(persisted, data)
-        shutil.chown(data / persisted.name, "mysql", "mysql")
+    """Put the restored files in the place of the node's. What SET PERSIST and Debian's package have noted there stays."""
+    for kept in (*DATA_DIRECTORY.glob("mysqld-auto.cnf"), *DATA_DIRECTORY.glob("debian-*.flag")):
+        subprocess.run(["cp", "--archive", str(kept), str(data)], check=True)
     DATA_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-    for path in DATA_DIRECTORY.iterdir():
+    for path in list(DATA_DIRECTORY.iterdir()):
         if path.is_dir() and not path.is_symlink():
             if path.name != "lost+found":
                 shutil.rmtree(path)
         else:
             path.unlink()
     if os.stat(data).st_dev == os.stat(DATA_DIRECTORY).st_dev:
-        for path in data.iterdir():
+        for path in list(data.iterdir()):
             path.rename(DATA_DIRECTORY / path.name)
     else:
         subprocess.run(["cp", "--archive", f"{data}/.", str(DATA_DIRECTORY)], check=True)
@@ -1243,8 +1242,13 @@ def restore(config: dict, store: Store, options) -> int:
         say(
             f"The binary logs hold nothing from {options.until} on: the last transaction is of {report['last_committed'] or report['backup_end']}."
         )
-    if not options.side:
-        refuse_data(options.over)
+    try:
+        if not options.side:
+            refuse_data(options.over)
+    except Refused as refusal:
+        if not options.dry_run:
+            raise
+        report["refused"] = str(refusal)
     if options.dry_run:
         print(json.dumps(report, indent=2))
         return 0
@@ -1283,6 +1287,7 @@ def restore(config: dict, store: Store, options) -> int:
             systemctl("stop", "mysql")
             replace_data(work / "restore" / "data")
             systemctl("start", "mysql")
+            systemctl("start", "mysql-open", check=False)  # waits until that was considered
         remove(work / "restore")
         server = connect()
         server.query("SET GLOBAL super_read_only = ON")
@@ -1344,11 +1349,11 @@ def main() -> int:
     try:
         config = read_json(Path(options.config))
         store = Store(getattr(options, "source", None) or config["directory"])
-        with contextlib.nullcontext() if options.run in UNLOCKED else locked(store):
+        with contextlib.nullcontext() if options.run in UNLOCKED else locked(Store(config["directory"])):
             return options.run(config, store, options)
     except Refused as refusal:
         say(f"mysql_backup.py {options.command}: {refusal}")
-    except OSError as error:
+    except (OSError, subprocess.CalledProcessError) as error:
         say(f"mysql_backup.py {options.command}: {error}")
     except Exception as error:
         if type(error).__module__.split(".")[0] != "pymysql":
