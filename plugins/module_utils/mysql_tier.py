@@ -29,11 +29,14 @@ def survey(nodes: Nodes, addresses: Mapping[str, str], planned: str | None) -> d
     Returns
         primary    the host, or None while nobody can be taken for it
         old        the host that was the primary last, as far as the others know: where their channels point
-        places     {host: primary, replica or leave}; a node that is left is not to be touched
+        places     {host: primary, replica, member (of a replication group) or leave}; a node that is left is not to be touched
         notes      where the inventory lags behind the truth, and why a node is left
         faults     what no run may go on with
     """
     hosts = {address: host for host, address in addresses.items()}
+    group = _group(nodes, hosts)
+    if group:
+        return group
     follows = {
         host: hosts.get(node["channel"]["host"], node["channel"]["host"])
         for host, node in nodes.items()
@@ -65,6 +68,20 @@ def survey(nodes: Nodes, addresses: Mapping[str, str], planned: str | None) -> d
         if note:
             result["notes"].append(note)
     return result
+
+
+def _group(nodes: Nodes, hosts: Mapping[str, str]) -> dict[str, Any] | None:
+    """The same of a replication group that has a majority and a primary, None where there is none."""
+    for seen_by in nodes.values():
+        members = seen_by["group"]["members"] if _state(seen_by) == "group" else []
+        reached = [member for member in members if member["state"] in ("ONLINE", "RECOVERING")]
+        primary = next((hosts.get(member["host"]) for member in reached if member["role"] == "PRIMARY"), None)
+        if primary and 2 * len(reached) > len(members):
+            inside = {hosts.get(member["host"]) for member in reached}
+            places = {host: "primary" if host == primary else "member" if host in inside else "leave" for host in nodes}
+            notes = [f"{host} is {_state(nodes[host])}, and not in the group." for host in nodes if host not in inside]
+            return {"primary": primary, "old": None, "places": places, "notes": notes, "faults": []}
+    return None
 
 
 def _state(node: Node | None) -> str:
@@ -137,6 +154,8 @@ def switchover_faults(nodes: Nodes, seen: Mapping[str, Any], target: str, max_la
     if seen["faults"]:
         return list(seen["faults"])
     primary = seen["primary"]
+    if seen["places"][target] == "member" or (target == primary and _state(nodes[target]) == "group"):
+        return []
     if primary is None or _state(nodes[primary]) != "primary":
         return [f"No database is writable, so that nothing can be handed over. {FAILOVER} chooses a primary."]
     if target == primary:
@@ -190,6 +209,11 @@ def failover(
     candidates = [host for host, node in nodes.items() if _state(node) in ("replica", "fenced") and not _new(node)]
     if target is not None and target not in nodes:
         result["faults"].append(f"primary: {target!r} is no database. There are {', '.join(nodes)}.")
+    elif any(node and node.get("group") for node in nodes.values()):
+        result["faults"].append(
+            "The databases are a replication group, which elects its primary by itself. Where it has lost its majority, "
+            "playbooks/site.yml says what to do."
+        )
     elif writable:
         result["faults"].append(f"{', '.join(writable)} is writable: hand over with {SWITCHOVER} -e primary=<host>.")
     elif not candidates:

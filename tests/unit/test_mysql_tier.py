@@ -51,6 +51,24 @@ PROMOTED = nodes(None, node("server3", "primary", ALL))
 MORE = f"{ALL},{UUIDS['server3']}:1-7"
 
 
+def grouped(*inside, primary="server3", lost=()):
+    """Nodes of a group as each member sees it; the rest is closed and outside."""
+    members = [
+        {
+            "host": ADDRESSES[host],
+            "uuid": UUIDS[host],
+            "state": "UNREACHABLE" if host in lost else "ONLINE",
+            "role": "PRIMARY" if host == primary else "SECONDARY",
+        }
+        for host in inside
+    ]
+    return {
+        host: node(host, "group" if host in inside else "fenced", group={"members": members if host in inside else []})
+        for host in ADDRESSES
+        if host not in lost
+    } | dict.fromkeys(lost)
+
+
 SEEN = {"at": 1000.0, "writable": True, "semi_sync_active": True, "waiting": 0, "gtid_executed": ALL}
 
 
@@ -135,6 +153,35 @@ class TestSurvey:
                 if found[chosen]["state"] != "primary" and host != chosen:
                     assert other
                     assert other["state"] in ("fenced", "replica")
+
+
+class TestGroup:
+    def test_a_group_says_who_its_primary_is_and_who_is_in_it(self):
+        seen = look(grouped(*ADDRESSES))
+        assert seen["primary"] == "server3"
+        assert seen["places"] == {"server2": "member", "server3": "primary", "server4": "member"}
+        assert (seen["notes"], seen["faults"]) == ([], [])
+
+    def test_who_is_not_in_it_is_named_and_left(self):
+        for found in (grouped("server2", "server3"), grouped(*ADDRESSES, lost=["server4"])):
+            seen = look(found)
+            assert seen["places"] == {"server2": "member", "server3": "primary", "server4": "leave"}
+            assert "server4" in seen["notes"][0]
+
+    def test_without_a_majority_there_is_no_primary(self):
+        seen = look(grouped(*ADDRESSES, lost=["server2", "server4"]))
+        assert seen["primary"] is None
+        assert set(seen["places"].values()) == {"leave"}
+
+    def test_any_member_may_become_the_primary_and_nobody_else(self):
+        found = grouped("server2", "server3")
+        assert switchover_faults(found, look(found), "server2", 10) == []
+        assert switchover_faults(found, look(found), "server3", 10) == []
+        assert switchover_faults(found, look(found), "server4", 10) != []
+
+    def test_nobody_is_promoted_beside_a_group_even_where_no_member_is_in_it(self):
+        for found in (grouped(*ADDRESSES), grouped()):
+            assert "elects its primary by itself" in failover(found, look(found), {})["faults"][0]
 
 
 class TestSwitchover:
