@@ -1,6 +1,11 @@
 """What the state service of a MySQL node says, and when a restarted primary opens itself again."""
 
 import importlib.util
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,7 @@ NODE = {
     "server_uuid": "one",
     "version": "8.4.0",
     "gtid_executed": "one:1-7",
+    "opened": NOW - 60,
 }
 CHANNEL = {
     "channel": "",
@@ -201,6 +207,90 @@ def test_a_restarted_primary_opens_only_while_everybody_follows_it(peers, verdic
 )
 def test_some_nodes_never_open_themselves(here):
     assert mysql_state.judge(here, {})[0] == "stay"
+
+
+def opened(at, server_id=1, channels=(), members=(), **node):
+    """A node that was opened at a time."""
+    return state(channels, members, opened=at, server_id=server_id, **node)
+
+
+@pytest.mark.parametrize(
+    ("mine", "peer", "yields"),
+    [
+        pytest.param(opened(1), opened(2, 2), True, id="the successor"),
+        pytest.param(opened(2), opened(1, 2), False, id="the predecessor"),
+        pytest.param(opened(1, 1), opened(1, 2), False, id="at the same time, the smaller id stays"),
+        pytest.param(opened(1, 2), opened(1, 1), True, id="at the same time, the greater id goes"),
+        pytest.param(opened(None), opened(1, 2), True, id="open since its start"),
+        pytest.param(opened(1), opened(2, 2, gtid_executed="two:1-9"), False, id="a stranger"),
+        pytest.param(opened(1), opened(2, 2, gtid_executed="two:1-9,\none:1-4"), True, id="it has lacked some"),
+        pytest.param(opened(1), opened(2, 2, super_read_only=1), False, id="a closed peer"),
+        pytest.param(opened(1), opened(2, 2, offline_mode=1), False, id="a peer that is being seeded"),
+        pytest.param(opened(1), opened(2, 2, [{}]), False, id="a replica that somebody has opened"),
+        pytest.param(opened(1), mysql_state.DOWN, False, id="a peer that is down"),
+        pytest.param(opened(1, super_read_only=1), opened(2, 2), False, id="closed already"),
+        pytest.param(opened(1, 1, [{}]), opened(2, 2), False, id="a replica"),
+        pytest.param(mysql_state.DOWN, opened(2, 2), False, id="down"),
+        pytest.param(opened(1, 1, (), [PRIMARY, TWO, THREE]), opened(2, 2), False, id="a group knows by itself"),
+        pytest.param(opened(1, 1, (), [member("", "", "OFFLINE")]), opened(2, 2), True, id="not in its group yet"),
+    ],
+)
+def test_of_two_open_nodes_the_one_that_was_opened_last_is_the_primary(mine, peer, yields):
+    assert mysql_state.rival(mine, {"http://192.0.2.13:9201/": peer}) == ("http://192.0.2.13:9201/" if yields else None)
+
+
+def test_an_open_node_is_closed_only_once_nobody_can_be_told_that_a_commit_succeeded():
+    statements = mysql_state.closing({**sides(), "offline_mode": False})
+    gone, closed, back, waits = (
+        next(number for number, statement in enumerate(statements) if part in statement)
+        for part in ("offline_mode = ON", "super_read_only = ON", "offline_mode = OFF", "source_enabled = OFF")
+    )
+    assert gone < closed < back
+    assert gone < waits
+    assert "SET GLOBAL offline_mode = OFF" not in mysql_state.closing({**sides(), "offline_mode": True})
+
+
+@pytest.fixture
+def peer():
+    """A state service that says what it is given, and falls silent when it is stopped."""
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(server.state).encode())
+
+        def log_message(self, *_args):
+            pass
+
+    server.RequestHandlerClass = Handler
+    server.url = f"http://127.0.0.1:{server.server_port}/"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_successor_that_falls_silent_still_is_the_successor(peer, monkeypatch):
+    monkeypatch.setattr(mysql_state, "PEER_CACHE", 0)
+    peers = mysql_state.Peers([peer.url])
+    peer.state = opened(1, 2)
+    assert peers.rival(opened(2)) is None
+    peer.state = opened(3, 2)
+    assert peers.rival(opened(2)) == peer.url
+    peer.shutdown()
+    peer.server_close()
+    assert peers.rival(opened(2)) == peer.url
+    assert peers.rival(opened(4)) is None
+
+
+def test_a_peer_that_never_answers_hinders_nobody():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        peers = mysql_state.Peers([f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        begun = time.monotonic()
+        assert [peers.rival(opened(1)) for _ in range(5)] == [None] * 5
+        assert time.monotonic() - begun < 2 * mysql_state.PEER_ANSWERS_WITHIN
 
 
 SOURCE_SIDE = {

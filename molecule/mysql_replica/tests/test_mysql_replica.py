@@ -19,11 +19,13 @@ STRAY = (OPEN, "CREATE DATABASE IF NOT EXISTS stray", FENCE)
 NEW = (
     "STOP REPLICA",
     "RESET REPLICA ALL",
+    "SET GLOBAL offline_mode = ON",  # or the primary would take it for its successor
     OPEN,
     "SET SESSION sql_log_bin = OFF",
     "DROP DATABASE IF EXISTS site",
     "RESET BINARY LOGS AND GTIDS",
     FENCE,
+    "SET GLOBAL offline_mode = OFF",
 )
 
 
@@ -473,7 +475,9 @@ def killed_while_it_seeds(replica):
     seeding = threading.Thread(target=follow, args=(replica,))
     seeding.start()
     assert eventually(lambda: replica.mysql("--execute", COPY).stdout.strip() == "In Progress", seconds=30)
-    replica.host.run_expect([0], "pkill -9 --full --exact /usr/bin/python3")  # Ansible hands it the module as its input.
+    replica.host.run_expect(
+        [0], "pkill -9 --full --exact /usr/bin/python3"
+    )  # Ansible hands it the module as its input.
     seeding.join()
     assert replica.sql("SELECT @@super_read_only, @@offline_mode").split() == ["0", "1"]
     try:

@@ -1,9 +1,9 @@
 """Say over HTTP what this MySQL node may be used for, and reopen a primary that has restarted.
 
-    mysql_state.py serve --address 192.0.2.14 --port 9201
+    mysql_state.py serve --address 192.0.2.14 --port 9201 --peer http://192.0.2.13:9201/
 
-``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel; of a
-replication group only its primary does, while it reaches a majority of the members.
+``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel, and
+no peer was opened after it; of a replication group only its primary does, while it reaches a majority of the members.
 ``GET /read?max_lag=10`` answers 200 when it may serve reads: the primary, or a replica at most 10 seconds behind.
 ``GET /replica?max_lag=10`` answers 200 on such a replica only.
 ``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
@@ -11,8 +11,9 @@ replication group only its primary does, while it reaches a majority of the memb
 
     mysql_state.py open --peer http://192.0.2.13:9201/
 
-mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``. With --stall it
-stays, and sees to it that no commit goes on without a replica; see ``stall``. ``mysql_state.py stall`` does that alone.
+mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``. Then it watches:
+when a peer was opened after this node, the node is closed; see ``rival``. With --stall it also sees to it that no commit
+goes on without a replica; see ``arming``. ``mysql_state.py stall`` does that alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urljoin, urlsplit
 from urllib.request import ProxyHandler, build_opener
@@ -30,13 +32,17 @@ from urllib.request import ProxyHandler, build_opener
 SOCKET = "/run/mysqld/mysqld.sock"
 ANSWER_WITHIN = 1.0  # seconds that mysqld or a peer has to answer
 CACHE = 0.1  # seconds that one answer of mysqld serves all who ask
+PEER_ANSWERS_WITHIN = 0.5  # seconds that a load balancer's check waits for a peer that is silent
+PEER_CACHE = 0.2  # seconds that one answer of the peers serves all who ask
 DEFAULT_MAX_LAG = 10.0  # seconds
 HEARTBEATS_MISSED = 3  # heartbeats that may be missing before the source counts as silent
 
 NODE = """
 SELECT @@GLOBAL.super_read_only AS super_read_only, @@GLOBAL.offline_mode AS offline_mode,
        @@GLOBAL.report_host AS address, @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid,
-       @@GLOBAL.version AS version, @@GLOBAL.gtid_executed AS gtid_executed
+       @@GLOBAL.version AS version, @@GLOBAL.gtid_executed AS gtid_executed,
+       (SELECT UNIX_TIMESTAMP(SET_TIME) FROM performance_schema.variables_info
+        WHERE VARIABLE_NAME = 'super_read_only') AS opened
 """
 # Times are seconds since 1970, and 0 or NULL where there is none.
 CHANNELS = """
@@ -80,7 +86,15 @@ WHERE VARIABLE_NAME IN ('Rpl_semi_sync_source_status', 'Rpl_semi_sync_source_cli
                         'Rpl_semi_sync_source_wait_sessions', 'Rpl_semi_sync_source_no_tx')
 """
 SOURCE = ("channel", "source", "port", "source_uuid", "receiver", "receiver_error", "applier", "applier_error")
-DOWN = {"role": "down", "writable": False, "lag": None, "sources": [], "semi_sync": None, "group": None}
+DOWN = {
+    "role": "down",
+    "writable": False,
+    "opened": None,
+    "lag": None,
+    "sources": [],
+    "semi_sync": None,
+    "group": None,
+}
 ROLES = ("primary", "replica", "fenced", "offline", "down")
 
 
@@ -189,6 +203,7 @@ def describe(
         "semi_sync": semi_sync(values or {}),
         "group": group,
         **node,
+        "opened": None if node["super_read_only"] else float(node["opened"] or 0),
         "super_read_only": bool(node["super_read_only"]),
         "offline_mode": bool(node["offline_mode"]),
     }
@@ -279,6 +294,39 @@ def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
     if not mine["gtid_executed"]:
         return "stay", "nobody has ever opened this node"
     return "open", "every peer replicates from this node" if peers else "there are no peers"
+
+
+def rival(mine: dict, peers: dict[str, dict]) -> str | None:
+    """Return the peer that is the primary instead of this node, which is open, too: the node that was opened last is it.
+
+    So a primary that was cut off, and replaced meanwhile, gives way as soon as it sees its successor. mysqld keeps the
+    time of the opening, and forgets it when it restarts, closed. A group knows its primary by itself, and a node that has
+    nothing of what this one has is a stranger.
+    """
+
+    def order(state: dict) -> tuple[float, int]:
+        return state["opened"] or 0.0, -state["server_id"]
+
+    def origins(state: dict) -> set[str]:
+        return {part.strip().split(":")[0] for part in state["gtid_executed"].split(",")}
+
+    if mine["opened"] is None or mine["sources"] or (mine["group"] and mine["group"]["state"] != "OFFLINE"):
+        return None
+    for url, peer in peers.items():
+        if peer["writable"] and origins(peer) & origins(mine) and order(peer) > order(mine):
+            return url
+    return None
+
+
+def closing(state: dict) -> list[str]:
+    """Return the statements that close an open node. Its clients are disconnected first, so that no commit that still
+    waits for a replica is acknowledged."""
+    return [
+        "SET GLOBAL offline_mode = ON",
+        "SET GLOBAL super_read_only = ON",
+        *([] if state["offline_mode"] else ["SET GLOBAL offline_mode = OFF"]),
+        *(["SET GLOBAL rpl_semi_sync_source_enabled = OFF"] if state["semi_sync"] else []),
+    ]
 
 
 def opening(state: dict, stalls: bool) -> list[str]:
@@ -385,6 +433,27 @@ class Cache:
             return self.last
 
 
+class Peers:
+    """The other nodes. What one said last counts while it is silent."""
+
+    def __init__(self, urls: list[str]):
+        self.urls, self.said = urls, {}
+        self.lock = threading.Lock()
+        self.good_until = 0.0
+
+    def rival(self, mine: dict) -> str | None:
+        """Return what ``rival`` says, after asking all peers at once unless that was just done."""
+        if mine["opened"] is None:
+            return None
+        with self.lock:
+            if self.urls and time.monotonic() >= self.good_until:
+                with ThreadPoolExecutor(len(self.urls)) as pool:
+                    answers = pool.map(lambda url: (url, ask(url, PEER_ANSWERS_WITHIN)), self.urls)
+                    self.said.update((url, answer) for url, answer in answers if "server_id" in answer)
+                self.good_until = time.monotonic() + PEER_CACHE
+            return rival(mine, self.said)
+
+
 class HTTPServer(ThreadingHTTPServer):
     request_queue_size = 128  # clients that may wait to be accepted
 
@@ -396,6 +465,7 @@ class HTTPServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     cache: Cache
+    peers: Peers
     timeout = 5  # seconds for a client to send its request
     wbufsize = -1  # an answer is sent whole
 
@@ -407,7 +477,7 @@ class Handler(BaseHTTPRequestHandler):
             good = {
                 "/": state["role"] != "down",
                 "/metrics": True,
-                "/write": state["writable"],
+                "/write": state["writable"] and not (url.path == "/write" and self.peers.rival(state)),
                 "/read": may_read(state, max_lag),
                 "/replica": state["role"] == "replica" and may_read(state, max_lag),
             }[url.path]
@@ -436,17 +506,17 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing of a request: there are several a second."""
 
 
-def serve(address: str, port: int) -> None:
-    Handler.cache = Cache(Node("mysqlstate"))
+def serve(address: str, port: int, peers: list[str]) -> None:
+    Handler.cache, Handler.peers = Cache(Node("mysqlstate")), Peers(peers)
     threading.Thread(target=Handler.cache.watch_source, args=(port,), daemon=True).start()
     HTTPServer.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     HTTPServer((address, port), Handler).serve_forever()
 
 
-def ask(url: str) -> dict:
+def ask(url: str, timeout: float = ANSWER_WITHIN) -> dict:
     """Return the state of a peer, DOWN when it or its mysqld does not answer."""
     try:
-        with build_opener(ProxyHandler({})).open(urljoin(url, "/"), timeout=ANSWER_WITHIN) as answer:
+        with build_opener(ProxyHandler({})).open(urljoin(url, "/"), timeout=timeout) as answer:
             return {**DOWN, **json.load(answer)}
     except (OSError, ValueError):
         return DOWN
@@ -484,16 +554,22 @@ def reopen(node: Node, urls: list[str], stalls: bool, interval: float = 1.0) -> 
         time.sleep(interval)
 
 
-def stall(node: Node, interval: float = 1.0) -> None:
-    """Let commits wait for a replica that has gone, for as long as mysqld runs. See ``arming``."""
-    while True:
-        setting = arming(node.state())
+def keep(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> None:
+    """Close this node when it has a rival, and let commits wait for a replica that has gone, for as long as mysqld runs."""
+    while peers.urls or stalls:
+        state = node.state()
+        other = peers.rival(state)
+        setting = arming(state) if stalls else None
+        if other:
+            say(f"closed: {other} was opened after this node, and is the primary")
         if setting:
             say(f"commits {'wait' if setting == 'ON' else 'do not wait'} while no replica is attached")
-            try:
-                node.query(f"SET GLOBAL rpl_semi_sync_source_wait_no_replica = {setting}")
-            except ConnectionError as error:
-                say(str(error))
+        statements = [f"SET GLOBAL rpl_semi_sync_source_wait_no_replica = {setting}"] if setting else []
+        try:
+            for statement in closing(state) if other else statements:
+                node.query(statement)
+        except ConnectionError as error:
+            say(str(error))
         time.sleep(interval)
 
 
@@ -503,18 +579,22 @@ def main() -> None:
     server = commands.add_parser("serve", help="answer over HTTP what this node may be used for")
     server.add_argument("--address", required=True)
     server.add_argument("--port", type=int, required=True)
-    opener = commands.add_parser("open", help="open this node if it is still the primary")
+    server.add_argument("--peer", action="append", default=[], metavar="URL")
+    opener = commands.add_parser(
+        "open", help="open this node if it is still the primary, and close it when it no longer is"
+    )
     opener.add_argument("--peer", action="append", default=[], metavar="URL")
-    opener.add_argument("--stall", action="store_true", help="stay, and do what the command stall does")
+    opener.add_argument("--stall", action="store_true", help="do what the command stall does, too")
     commands.add_parser("stall", help="let commits wait for a replica that has gone")
     options = parser.parse_args()
     if options.command == "serve":
-        serve(options.address, options.port)
+        serve(options.address, options.port, options.peer)
     node = Node("root")
     if options.command == "open":
         reopen(node, options.peer, options.stall)
-    if options.command == "stall" or options.stall:
-        stall(node)
+        keep(node, Peers(options.peer), options.stall)
+    elif options.command == "stall":
+        keep(node, Peers([]), stalls=True)
 
 
 if __name__ == "__main__":
