@@ -18,8 +18,8 @@ EVERYWHERE = "nftables unattended-upgrades"
 STACK = {
     "webstack-server1": f"{EVERYWHERE} haproxy socat keepalived",
     "webstack-server2": f"{EVERYWHERE} haproxy socat keepalived nginx",
-    "webstack-server3": f"{EVERYWHERE} nginx mysql-server python3-pymysql",
-    "webstack-server4": f"{EVERYWHERE} haproxy socat python3-pip mysql-server python3-pymysql",
+    "webstack-server3": f"{EVERYWHERE} nginx mysql-server python3-pymysql zstd",
+    "webstack-server4": f"{EVERYWHERE} haproxy socat python3-pip mysql-server python3-pymysql zstd",
 }
 HOST = "systemd-timesyncd aide auditd"
 EDGE = f"{HOST} suricata logrotate fail2ban python3-systemd"
