@@ -442,10 +442,8 @@ class Executor:
             if seen and seen["state"] == "ONLINE" and (seen["role"] == "SECONDARY" or not fenced):
                 return
             time.sleep(INTERVAL)
-        raise Refusal(
-            f"This node is {seen['state'] if seen else 'OFFLINE'} in the group, and not ONLINE within {self._want['timeout']} s. "
-            "The error log of mysqld says why."
-        )
+        state = seen["state"] if seen else "OFFLINE"
+        raise Refusal(f"This node is {state} in the group, and not ONLINE. The error log of mysqld says why.")
 
     def _reconnect(self) -> mysql.Server:
         while True:
