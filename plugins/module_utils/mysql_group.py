@@ -6,6 +6,7 @@ A **node** is what mysql_node.read_node found, and
 
     server_id   number
     plugin      group_replication is loaded
+    received    transactions that the group has decided on, applied here or not, also of a group that was
     member      None while it is in no group, or a dictionary of
         name, state, role    as MySQL has them: ONLINE, RECOVERING, ERROR, ...; PRIMARY, SECONDARY
         quorum               it reaches a majority of the members
@@ -16,7 +17,7 @@ A **node** is what mysql_node.read_node found, and
     credentials the channel for recovery logs in as wanted
 
 A **peer** is what its state service said, by its address: ``role, writable, server_id, server_uuid, gtid_executed, group``; an empty
-dictionary where nothing answers. Its group is None or as ``member``.
+dictionary where nothing answers. Its group is None or as ``member``, with ``received``.
 """
 
 from __future__ import annotations
@@ -205,6 +206,11 @@ def _silent(peer: dict) -> bool:
     return "gtid_executed" not in peer
 
 
+def _held(peer: dict) -> GtidSet:
+    """What a node has: "the most up to date member" is that with most executed and certified (manual, "Restarting a Group")."""
+    return GtidSet(peer["gtid_executed"]) | GtidSet((peer["group"] or {}).get("received"))
+
+
 def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
     """The one address whose node begins the group, as no member is in one: every node comes to the same answer.
 
@@ -219,10 +225,17 @@ def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
             f"no_quorum: {', '.join(undecided)} is in the group without a majority, so that nobody can write. Start the other members, "
             "or mend the network between them, and run again."
         )
-    nodes = {want["address"]: {**node, "server_uuid": node["uuid"], "writable": writable(node)}}
+    nodes = {
+        want["address"]: {
+            **node,
+            "group": {"received": node["received"]},
+            "server_uuid": node["uuid"],
+            "writable": writable(node),
+        }
+    }
     nodes.update({address: peer for address, peer in peers.items() if not _silent(peer)})
     silent = [address for address in peers if address not in nodes]
-    held = {address: GtidSet(nodes[address]["gtid_executed"]) for address in want["members"] if address in nodes}
+    held = {address: _held(nodes[address]) for address in want["members"] if address in nodes}
     open_ones = [address for address in held if nodes[address]["writable"]]
     if len(open_ones) > 1:
         raise Refusal(
@@ -253,9 +266,9 @@ def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
 
 def _join(node: dict, group: list[dict], want: dict) -> list[str]:
     """The actions that make this node a member of a group that others are in, or are about to begin."""
-    mine, theirs = GtidSet(node["gtid_executed"]), GtidSet()
+    mine, theirs = GtidSet(node["gtid_executed"]) | GtidSet(node["received"]), GtidSet()
     for peer in group:
-        theirs = theirs | GtidSet(peer["gtid_executed"])
+        theirs = theirs | _held(peer)
     own = mine - theirs
     empty = not node["databases"] and not own.without(node["uuid"])
     stranded = node["databases"] and not mine  # its data is older than its binary log

@@ -269,6 +269,10 @@ def read(server: mysql.Server, want: dict) -> dict:
     variables = {row["name"]: row["value"] for row in server.query(SETTINGS)}
     member = read_membership(server)
     # To read what tables there are takes a while, and of a member the group itself takes care.
+    received = server.value(
+        "SELECT MAX(RECEIVED_TRANSACTION_SET) FROM performance_schema.replication_connection_status"
+        " WHERE CHANNEL_NAME = 'group_replication_applier'"
+    )
     unfit = [] if member else [row["name"] for row in server.query(UNFIT, (SYSTEM_DATABASES,))]
     login = server.row(
         "SELECT User_name AS user, User_password AS password FROM mysql.slave_master_info WHERE Channel_name = %s",
@@ -279,6 +283,7 @@ def read(server: mysql.Server, want: dict) -> dict:
         **node,
         "channels": [name for name in node["channels"] if not name.startswith("group_replication_")],
         **server.row("SELECT @@GLOBAL.server_id AS server_id, @@GLOBAL.report_host AS address"),
+        "received": received or "",
         "member": member,
         "plugin": bool(variables),
         "settings": variables,
@@ -376,6 +381,7 @@ class Executor:
     def reset(self) -> None:
         with self._alone():
             self.server.query("RESET BINARY LOGS AND GTIDS")
+            self.server.query("RESET REPLICA ALL FOR CHANNEL 'group_replication_applier'")
 
     def settings(self) -> None:
         have = {row["name"]: row["value"] for row in self.server.query(SETTINGS)}

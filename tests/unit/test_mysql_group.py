@@ -74,6 +74,7 @@ def node(**changes):
             "databases": ["site"],
             "replicas": [],
             "seeding": "",
+            "received": "",
         },
         **{
             "super_read_only": True,
@@ -179,6 +180,11 @@ PLANS = {
         ["await_group", "load", "account", "reset", "settings", "credentials", "clone", "join"],
     ),
     "after all were down the first of equals begins": (node(), peers(), ["bootstrap"]),
+    "also where it has not applied all of it": (
+        node(),
+        {**peers(), TWO: peer(TWO, group={"state": "OFFLINE", "quorum": False, "received": f"{GROUP}:1-10"})},
+        JOIN,
+    ),
     "or the one that holds most": (node(), {**peers(), TWO: peer(TWO, gtid_executed=f"{GROUP}:1-10")}, JOIN),
     "a primary begins, though it goes on writing": (
         node(**OPEN, plugin=False, settings={}, semi_sync={"source": True}),
@@ -381,32 +387,31 @@ def test_a_writable_node_that_lacks_something_begins_nothing(lengths, writable):
     assert set(together(lengths, writable=writable).values()) == {None}
 
 
-class TestReturn:
-    """roles/mysql_group/files/usr/local/libexec/mysql_group.py: what a member does after mysqld has started."""
+# roles/mysql_group/files/usr/local/libexec/mysql_group.py: what a member does after mysqld has started.
+URL, OTHER = f"http://{TWO}:9201/", f"http://{THREE}:9201/"
+OUT = {"role": "fenced", "sources": [], "group": {"state": "OFFLINE", "quorum": False}}
+IN = {"role": "primary", "group": {"state": "ONLINE", "quorum": True}}
+ALONE = {"role": "fenced", "group": {"state": "ONLINE", "quorum": False}}
+DOWN = {"role": "down"}
 
-    URL, OTHER = "http://192.0.2.2:9201/", "http://192.0.2.3:9201/"
-    OUT = {"role": "fenced", "sources": [], "group": {"state": "OFFLINE", "quorum": False}}
-    IN = {"role": "primary", "group": {"state": "ONLINE", "quorum": True}}
-    ALONE = {"role": "fenced", "group": {"state": "ONLINE", "quorum": False}}
-    DOWN = {"role": "down"}
 
-    @pytest.mark.parametrize(
-        ("mine", "others", "verdict"),
-        [
-            pytest.param(OUT, [IN, DOWN], "join", id="a majority works"),
-            pytest.param(OUT, [OUT, IN], "join", id="another one is out, too"),
-            pytest.param(OUT, [ALONE, {}], "wait", id="no majority, and one is silent"),
-            pytest.param(OUT, [DOWN, OUT], "wait", id="one has not started yet"),
-            pytest.param(OUT, [OUT, OUT], "stay", id="nobody is in the group"),
-            pytest.param({}, [IN, IN], "wait", id="this one does not answer yet"),
-            pytest.param({"role": "down"}, [IN, IN], "wait", id="its mysqld does not"),
-            pytest.param({**OUT, "group": None}, [IN, IN], "stay", id="no group here"),
-            pytest.param({**OUT, "sources": [{"source": ONE}]}, [IN, IN], "stay", id="still a replica"),
-            pytest.param({**OUT, "group": {"state": "RECOVERING"}}, [IN, IN], "wait", id="joining"),
-            pytest.param({**OUT, "group": {"state": "ONLINE"}}, [IN, IN], "stay", id="in the group"),
-            pytest.param({**OUT, "group": {"state": "ERROR"}}, [IN, IN], "stay", id="refused by the group"),
-        ],
-    )
-    def test_it_joins_where_a_majority_works_and_begins_nothing(self, mine, others, verdict):
-        peers = dict(zip((self.URL, self.OTHER), others, strict=True))
-        assert mysql_group.judge(mine, peers)[0] == verdict
+@pytest.mark.parametrize(
+    ("mine", "others", "verdict"),
+    [
+        pytest.param(OUT, [IN, DOWN], "join", id="a majority works"),
+        pytest.param(OUT, [OUT, IN], "join", id="another one is out, too"),
+        pytest.param(OUT, [ALONE, {}], "wait", id="no majority, and one is silent"),
+        pytest.param(OUT, [DOWN, OUT], "wait", id="one has not started yet"),
+        pytest.param(OUT, [OUT, OUT], "stay", id="nobody is in the group"),
+        pytest.param({}, [IN, IN], "wait", id="this one does not answer yet"),
+        pytest.param({"role": "down"}, [IN, IN], "wait", id="its mysqld does not"),
+        pytest.param({**OUT, "group": None}, [IN, IN], "stay", id="no group here"),
+        pytest.param({**OUT, "sources": [{"source": ONE}]}, [IN, IN], "stay", id="still a replica"),
+        pytest.param({**OUT, "group": {"state": "RECOVERING"}}, [IN, IN], "wait", id="joining"),
+        pytest.param({**OUT, "group": {"state": "ONLINE"}}, [IN, IN], "stay", id="in the group"),
+        pytest.param({**OUT, "group": {"state": "ERROR"}}, [IN, IN], "stay", id="refused by the group"),
+    ],
+)
+def test_after_a_start_a_node_joins_where_a_majority_works_and_begins_nothing(mine, others, verdict):
+    peers = dict(zip((URL, OTHER), others, strict=True))
+    assert mysql_group.judge(mine, peers)[0] == verdict

@@ -98,7 +98,15 @@ APPLIER = {"channel": "group_replication_applier", "source": "", "heartbeat_inte
 
 
 def member(uuid, role="SECONDARY", state="ONLINE"):
-    return {"uuid": uuid, "host": f"of {uuid}", "port": 3306, "state": state, "role": role, "name": "the group"}
+    return {
+        "uuid": uuid,
+        "host": f"of {uuid}",
+        "port": 3306,
+        "state": state,
+        "role": role,
+        "name": "the group",
+        "received": "a:1,\nb:2",
+    }
 
 
 PRIMARY, SECONDARY = member("one", "PRIMARY"), member("one")
@@ -128,6 +136,7 @@ def test_of_a_group_the_primary_is_written_to_and_the_secondaries_are_its_replic
     seen = state([{**APPLIER, "applying": NOW - 4}], members, **node)
     assert (seen["role"], seen["writable"], seen["lag"]) == (role, role == "primary", lag)
     assert seen["sources"] == []
+    assert seen["group"]["received"] == "a:1,b:2"
 
 
 def test_a_secondary_with_nothing_to_do_is_fresh_however_long_nobody_wrote():

@@ -70,7 +70,7 @@ LEFT JOIN (
 # What this member of a replication group sees of it; one row, without an id, of a member that has not joined yet.
 MEMBERS = """
 SELECT m.MEMBER_ID AS uuid, m.MEMBER_HOST AS host, m.MEMBER_PORT AS port, m.MEMBER_STATE AS state, m.MEMBER_ROLE AS role,
-       s.GROUP_NAME AS name
+       s.GROUP_NAME AS name, s.RECEIVED_TRANSACTION_SET AS received
 FROM performance_schema.replication_group_members m
 LEFT JOIN performance_schema.replication_connection_status s USING (CHANNEL_NAME) ORDER BY m.MEMBER_HOST, m.MEMBER_PORT
 """
@@ -152,7 +152,8 @@ def semi_sync(values: dict[str, str]) -> dict | None:
 def membership(uuid: str, members: list[dict]) -> dict | None:
     """Return this node's place in its replication group, None without the plugin.
 
-    ``quorum``: it is in the group, and reaches more than half of the members.
+    ``quorum``: it is in the group, and reaches more than half of the members. ``received``: transactions that the group has
+    decided on, applied here or not.
     """
     if not members:
         return None
@@ -162,6 +163,7 @@ def membership(uuid: str, members: list[dict]) -> dict | None:
         "name": mine["name"],
         "state": mine["state"],
         "role": mine["role"],
+        "received": (mine["received"] or "").replace("\n", ""),
         "quorum": mine["state"] in IN_GROUP and 2 * reached > len(members),
         "members": [{key: member[key] for key in ("host", "port", "uuid", "state", "role")} for member in members],
     }
