@@ -535,7 +535,7 @@ def read_json(path: Path, default: dict | None = None) -> dict:
 def write(path: Path, text: str, mode: int = 0o600, durable: bool = True) -> None:
     """Write a file at once: whoever reads it sees the old text or the new one."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    with new.open("w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+    with open(new, "w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(text)
         file.flush()
         if durable:
@@ -728,7 +728,7 @@ def pack(directory: Path, archive: Path, recipient: str) -> str:
     commands += [["age", "--encrypt", "--recipient", recipient]] if recipient else []
     digest, processes = hashlib.sha256(), start(commands)
     try:
-        with archive.open("wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(archive, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             while chunk := processes[-1].stdout.read(CHUNK):
                 digest.update(chunk)
                 file.write(chunk)
