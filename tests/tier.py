@@ -119,13 +119,12 @@ class Tier:
         )
 
     def whole(self):
-        """Whether one node is open, and all others follow it and acknowledge what it writes."""
-        semi_sync = self.state(self.primary()).get("semi_sync") or {}
-        return (
-            all(self.follows(node) for node in self.replicas())
-            and semi_sync.get("source_active")
-            and semi_sync.get("source_replicas") == len(self.nodes) - 1
-        )
+        """Whether one node is open, and all others follow it."""
+        return all(self.follows(node) for node in self.replicas())
+
+    def waits(self):
+        """Whether the primary acknowledges a commit only once a replica holds it. It finds out with its first commit."""
+        return self.state(self.primary())["semi_sync"]["source_active"]
 
     def most_advanced(self, nodes):
         """The node that has received all that the others have."""
@@ -195,6 +194,7 @@ class Ledger:
             self.command("write", *self.options, *self.load), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.wait_for_write()
+        wait_until(self.tier.waits)
         time.sleep(1)
         return self
 
