@@ -91,6 +91,14 @@ class Tier:
     def primary(self) -> str | None:
         return self.writers[0] if len(self.writers) == 1 else None
 
+    @property
+    def copies(self) -> list[str]:
+        """Hosts that have all that the primary has."""
+        primary = self.nodes[self.primary] if self.primary else None
+        return [
+            host for host, node in self.nodes.items() if primary and node is not primary and not missing(node, primary)
+        ]
+
     def source(self, channel: dict) -> str | None:
         """The host that a channel's source is."""
         for host, node in self.nodes.items():
@@ -270,11 +278,13 @@ def _place(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
     if node["state"] == "fenced" and node["group"]:
         yield "error", "is not in its group", "START GROUP_REPLICATION on it."
     elif node["state"] == "fenced" and tier.writers:
-        yield "error", "neither accepts writes nor replicates", f"{play('rejoin', node=host)} makes it a replica."
-    if node["channel"] and writable(node):
+        again = play("rejoin", node=host) if node["gtid_executed"] else SITE
+        yield "error", "neither accepts writes nor replicates", f"{again} makes it a replica."
+    if node["channel"] and not node["super_read_only"]:
+        who = "administrators" if node["read_only"] else "applications"
         yield (
             "error",
-            "is a replica, and accepts writes",
+            f"is a replica, and {who} can write to it",
             f"SET GLOBAL super_read_only = ON on it. {DOES_SO}",
         )
     if node["state"] == "group" and _member(node)["state"] != "ONLINE":
@@ -371,7 +381,9 @@ def _semi_sync(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
                 "writes stall until a replica acknowledges them",
                 "Bring a replica back, or set mysql_server_when_alone: write.",
             )
-        elif not semi_sync["source_active"]:
+        elif not semi_sync["source_active"] and not (
+            acknowledging and tier.copies
+        ):  # otherwise it is with the next commit
             yield (
                 "warning",
                 f"commits wait for no replica now ({acknowledging} acknowledge): if it dies, acknowledged writes may be lost",
@@ -488,8 +500,12 @@ def _group(tier: Tier) -> Iterator[tuple[list[str], Finding]]:
 
 def nodes(answers: dict[str, dict]) -> dict[str, dict]:
     """The nodes of what mysql_replica_info returned by host, with those that it could not run on."""
+
+    def reason(answer: dict) -> str:
+        return (answer.get("module_stderr") or answer.get("msg") or "").strip().split("\n")[-1]
+
     return {
-        host: answer.get("node") or {"state": "unreachable", "error": answer.get("msg", "")}
+        host: answer.get("node") or {"state": "unreachable", "error": reason(answer)}
         for host, answer in answers.items()
     }
 
@@ -585,5 +601,11 @@ def report(nodes: dict[str, dict], found: list[dict]) -> str:
     counts = [(severity, sum(finding["severity"] == severity for finding in found)) for severity in SEVERITIES]
     if found:
         text.append("")
-    text.append(", ".join(f"{number} {severity}" for severity, number in counts if number) or "Nothing is wrong.")
+    plural = {"error": "errors", "warning": "warnings"}
+    counted = [
+        f"{number} {plural.get(severity, severity) if number > 1 else severity}"
+        for severity, number in counts
+        if number
+    ]
+    text.append(", ".join(counted) or "Nothing is wrong.")
     return "\n".join(text)

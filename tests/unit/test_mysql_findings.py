@@ -94,13 +94,18 @@ REPLICA = [
     (channel(ssl_verify=False), "ssl_verify is False instead of True | ansible-playbook foobar.webstack.site"),
     (channel(host="192.0.2.7", source_uuid=THREE), "error: db2: replicates from 192.0.2.7:3306 and not from db1"),
     (channel(host="192.0.2.2", source_uuid=""), "error: db2: replicates from db2 and not from db1, the primary"),
-    (OPEN, "error: db2: is a replica, and accepts writes | SET GLOBAL super_read_only = ON"),
+    (OPEN, "error: db2: is a replica, and applications can write to it | SET GLOBAL super_read_only = ON"),
+    ({"super_read_only": False}, "error: db2: is a replica, and administrators can write to it | SET GLOBAL"),
     ({"read_only": False, "super_read_only": False, "state": "primary", "channel": None}, "db1 and db2 accept writes"),
     (
         {"gtid_executed": f"{ONE}:1-9,{TWO}:1-3"},
         f"error: db2: has 3 transactions that db1 lacks: {TWO}:1-3 | ansible-pl",
     ),
     ({"gtid_executed": f"{ONE}:1-9,{TWO}:1"}, "foobar.webstack.rejoin -e node=db2 saves them to a file"),
+    (
+        FENCED | {"gtid_executed": ""},
+        "neither accepts writes nor replicates | ansible-playbook foobar.webstack.site makes",
+    ),
     (FENCED, "error: db2: neither accepts writes nor replicates | ansible-playbook foobar.webstack.rejoin -e node=db2"),
     (
         {"offline_mode": True, "state": "offline"},
@@ -159,11 +164,18 @@ REPLICA = [
 def test_a_fault_of_the_replica_is_named_with_its_remedy_and_alone(changes, said):
     found = findings(tier(two=changes), "db1")
     assert said in "\n".join(lines(found))
-    assert len(found) == 1 or "accept" in said or "same uuid" in said
+    assert len(found) == 1 or "accept writes" in said or "same uuid" in said
 
 
 PRIMARY = [
-    (semi_sync(source_active=False), "warning: db1: commits wait for no replica now (1 acknowledge)"),
+    (
+        semi_sync(source_active=False, source_replicas=0),
+        "warning: db1: commits wait for no replica now (0 acknowledge)",
+    ),
+    (
+        semi_sync(source_active=False) | {"gtid_executed": f"{ONE}:1-10"},
+        "warning: db1: commits wait for no replica now (1 acknowledge)",
+    ),
     (semi_sync(source=False, source_active=False), "warning: db1: commits wait for no replica | SET GLOBAL rpl"),
     (semi_sync(source_replicas=0, wait_no_replica=True), "error: db1: writes stall until a replica acknowledges them"),
     ({"replicas": [TWO, THREE]}, f"info: db1: a server that is not among those asked replicates from it: {THREE}"),
@@ -213,9 +225,13 @@ def test_a_dead_primary_leads_to_the_replica_with_the_most_transactions():
 
 def test_a_host_that_could_not_be_asked_is_a_finding():
     answers = {host: {"node": found} for host, found in tier().items()}
-    answers["db2"] = {"unreachable": True, "msg": "Connection timed out."}
+    answers["db2"] = {"unreachable": True, "msg": "It failed:\nConnection timed out."}
     first, *_others = lines(findings(nodes(answers), "db1"))
     assert first.startswith("error: db2: cannot be reached: Connection timed out | Bring the host back.")
+
+
+def test_semi_sync_that_only_waits_for_the_next_commit_is_no_fault():
+    assert findings(tier(one=semi_sync(source_active=False))) == []
 
 
 def test_a_primary_whose_replica_is_away_is_said_to_have_no_copy_and_one_that_is_alone_is_not():
@@ -335,7 +351,7 @@ def test_the_report_shows_every_node_and_every_remedy():
         "  certificate  until 2027-01-31T12:00:00Z (300 days)",
         "error: db2: replication is stopped: it receives nothing from 192.0.2.1:3306",
         "  START REPLICA on it. ansible-playbook foobar.webstack.site does so, too.",
-        "2 error",
+        "2 errors",
     ):
         assert line in text.splitlines()
     assert report(tier(), []).splitlines()[-1] == "Nothing is wrong."
