@@ -193,7 +193,7 @@ MEMBERS = """
 SELECT MEMBER_ID AS uuid, MEMBER_HOST AS host, MEMBER_PORT AS port, MEMBER_STATE AS state, MEMBER_ROLE AS role
 FROM performance_schema.replication_group_members WHERE MEMBER_ID <> '' ORDER BY MEMBER_HOST, MEMBER_PORT
 """
-# There are none without the plugin.
+# Without the plugin there is one that the server itself has.
 SETTINGS = """
 SELECT SUBSTR(LOWER(VARIABLE_NAME), 19) AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
 WHERE VARIABLE_NAME LIKE 'group\\_replication\\_%'
@@ -285,7 +285,7 @@ def read(server: mysql.Server, want: dict) -> dict:
         **server.row("SELECT @@GLOBAL.server_id AS server_id, @@GLOBAL.report_host AS address"),
         "received": received or "",
         "member": member,
-        "plugin": bool(variables),
+        "plugin": "group_name" in variables,
         "settings": variables,
         "unfit": unfit,
         "account": want["password"] is None or account_is_good(server, want),
