@@ -378,7 +378,8 @@ def main():
         def connect():
             return mysql.Server(unix_socket=want["login_unix_socket"], user=want["login_user"])
 
-        executor = Executor(server, connect, node, want, module.log)
+        # The name is in the text, since the journal has it elsewhere or not at all, as python3-systemd is there or not.
+        executor = Executor(server, connect, node, want, lambda text: module.log(f"mysql_replica: {text}"))
         for action in actions:
             result["changed"] = True
             result["actions"].append(action)
