@@ -72,6 +72,8 @@ def test_what_is_sick_is_named_with_its_remedy(primary, replica, examine):
         "CREATE USER mighty IDENTIFIED BY 'of-the-doctor'",
         "GRANT SUPER ON *.* TO mighty",
     )
+    written = primary.sql("SELECT @@GLOBAL.gtid_executed").replace("\\n", "")
+    assert replica.sql(f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{written}', 10)") == "0"
     replica.sql(*STRAY, "STOP REPLICA", OPEN, "SET GLOBAL read_only = OFF")
     try:
         done = examine(REPLICA)
@@ -82,13 +84,13 @@ def test_what_is_sick_is_named_with_its_remedy(primary, replica, examine):
     for finding in (
         f"error: {REPLICA}: has 1 transaction that {PRIMARY} lacks: {stray}:",
         f"ansible-playbook foobar.webstack.rejoin -e node={REPLICA} saves them to a file",
-        f"error: {REPLICA}: is a replica, and accepts writes | SET GLOBAL super_read_only = ON on it.",
+        f"error: {REPLICA}: is a replica, and applications can write to it | SET GLOBAL super_read_only = ON on it.",
         f"error: {REPLICA}: replication is stopped: it receives nothing from {primary.address}:3306 | START REPLICA on it.",
         f"error: {REPLICA}: replication is stopped: it applies nothing of what it receives | START REPLICA on it.",
-        f"warning: {PRIMARY}: without a primary key a replica searches the whole table for each row",
+        f"warning: {PRIMARY}, {REPLICA}: without a primary key a replica searches the whole table for each row",
         "clinic.keyless | ALTER TABLE … ADD PRIMARY KEY (…)",
-        f"warning: {PRIMARY}: account 'mighty'@'%' may connect without TLS | ALTER USER 'mighty'@'%' REQUIRE SSL.",
-        f"warning: {PRIMARY}: account 'mighty'@'%' has power over the whole server (SUPER ON *.*) | REVOKE ALL ON *.*",
+        f"warning: {PRIMARY}, {REPLICA}: account 'mighty'@'%' may connect without TLS | ALTER USER 'mighty'@'%' REQUIRE SSL.",
+        f"warning: {PRIMARY}, {REPLICA}: account 'mighty'@'%' has power over the whole server (SUPER ON *.*) | REVOKE ALL ON *.*",
     ):
         assert finding in found
     assert done.returncode != 0
@@ -120,4 +122,4 @@ def test_a_node_is_told_without_its_secrets_and_in_check_mode_too(primary, repli
             account for account in node["accounts"] if account["user"] == "replication"
         ).items()
         assert not [secret for secret in (PASSWORD, "$A$005$") if secret in told["shown"]]
-    assert primary.module("mysql_replica_info")["node"]["replicas"] == [node["uuid"]]
+    assert primary.module("mysql_replica_info", gather=[])["node"]["replicas"] == [node["uuid"]]
