@@ -59,9 +59,10 @@ def test_a_killed_mysqld_comes_back_and_opens_itself_again(tier):
 
 
 def test_the_primary_moves_from_node_to_node_under_load(tier):
-    first, (second, third) = tier.primary(), tier.replicas()
-    route = [first, second, third, first, second]
-    with tier.ledger("planned move of the primary, four times (switchover.yml)") as ledger:
+    first = tier.primary()
+    second, third = sorted(tier.replicas(), key=lambda node: node == PLANNED)
+    route = [first, third, first, second]
+    with tier.ledger("planned move of the primary, three times (switchover.yml)") as ledger:
         for node in route[1:]:
             tier.do("switchover", primary=node)
             ledger.wait_for_write()
