@@ -12,6 +12,10 @@ class Group(Tier):
         said = {node: self.state(node) for node in self.nodes}
         return {node: state for node, state in said.items() if (state.get("group") or {}).get("quorum")}
 
+    def waits(self):
+        """Of a group a majority acknowledges each commit, always."""
+        return True
+
     def whole(self):
         """Whether all nodes are in the group, one of them is open, and all hold the same."""
         members = self.members()
