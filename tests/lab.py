@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -89,22 +90,19 @@ def assert_refused(scenario, cases, *arguments, playbook="converge.yml"):
         }
         for variables, *_ in cases
     ]
-    with (
-        tempfile.TemporaryDirectory() as answers,
-        tempfile.NamedTemporaryFile("w", dir=directory, prefix=".refusals-", suffix=".yml") as file,
-    ):
-        answer = {"content": "{{ told | to_json }}", "dest": f"{answers}/{{{{ inventory_hostname }}}}", "mode": "0600"}
-        play["tasks"].append({"ansible.builtin.copy": answer, "delegate_to": "localhost"})
+    play["tasks"].append({"ansible.builtin.debug": {"var": "told"}})
+    with tempfile.NamedTemporaryFile("w", dir=directory, prefix=".refusals-", suffix=".yml") as file:
         json.dump([play], file)
         file.flush()
         done = converge(scenario, *arguments, playbook=file.name)
-        assert done.returncode == 0, done.stdout
-        told = {path.name: json.loads(path.read_text()) for path in Path(answers).iterdir()}
-    assert told, done.stdout
-    for host, texts in told.items():
-        for (variables, *messages), text in zip(cases, texts, strict=True):
+    assert done.returncode == 0, done.stdout
+    # The last task's output is YAML, indented, below each host's name.
+    answers = re.findall(r"^ok: \[(\S+)\] => *\n((?: .*\n|\n)+)", done.stdout.rpartition("\nTASK [")[2], re.MULTILINE)
+    assert answers, done.stdout
+    for host, text in answers:
+        for (variables, *messages), told in zip(cases, yaml.safe_load(text)["told"], strict=True):
             for message in messages:
-                assert message in " ".join(text.split()), (host, variables)
+                assert message in " ".join(told.split()), (host, variables)
 
 
 @contextmanager
