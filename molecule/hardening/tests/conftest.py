@@ -1,15 +1,13 @@
 """The hosts of the scenario: as root inside them, and over ssh from outside."""
 
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[3]
-SCENARIO = PROJECT / "molecule/hardening"
+import lab
+
 STABLE, SID, BARE = "hardening-stable", "hardening-sid", "hardening-bare"
 ADDRESSES = {STABLE: "172.30.67.11", SID: "172.30.67.12"}
 PASSWORD = "correct-horse"
@@ -27,11 +25,7 @@ class Hosts:
         self.askpass.chmod(0o700)
 
     def run(self, host, command, check=True):
-        done = subprocess.run(
-            ["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False
-        )
-        assert not check or done.returncode == 0, f"{command} on {host}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return lab.inside(host, command, check=check)
 
     def install_key(self, host, user):
         home = {"root": "/root"}.get(user, f"/home/{user}")
@@ -65,33 +59,18 @@ class Hosts:
     def converge(self, *arguments, host=STABLE, **variables):
         """Apply the role again with other variables; its packages are there."""
         variables = {"hardening_manage_packages": False} | variables
-        return subprocess.run(
-            [
-                Path(sys.executable).with_name("ansible-playbook"),
-                f"--inventory={SCENARIO}/inventory",
-                f"--limit={host}",
-                f"--extra-vars={json.dumps(variables)}",
-                *arguments,
-                SCENARIO / "harden.yml",
-            ],
-            cwd=PROJECT,
-            env=os.environ | {"ANSIBLE_FORCE_COLOR": "false"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return lab.converge("hardening", f"--limit={host}", *arguments, playbook="harden.yml", **variables)
 
-    def converge_over_ssh(self, user, *arguments, host=STABLE, **variables):
-        connection = {
+    def over_ssh(self, user, **credentials):
+        """The variables with which a run reaches the stable host by ssh, with the key unless other credentials are given."""
+        return (credentials or {"ansible_ssh_private_key_file": str(self.key)}) | {
             "ansible_connection": "ssh",
-            "ansible_host": ADDRESSES[host],
+            "ansible_host": ADDRESSES[STABLE],
             "ansible_user": user,
             "ansible_become": user != "root",
             "ansible_ssh_common_args": "-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ControlPath="
             + str(self.scratch / f"mux-{user}"),
         }
-        return self.converge(*arguments, host=host, **connection, **variables)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,14 @@ import re
 import subprocess
 
 import pytest
-from conftest import ADDRESSES, PROJECT
+from conftest import ADDRESSES
+
+from lab import CHECKOUT
 
 TABLE = dict(
     re.findall(
         r"^\| ([a-z]+-\d+\w?)[^|]* \| (met|choice|elsewhere|declined|n/a) \|",
-        (PROJECT / "roles/hardening/BASELINE.md").read_text(),
+        (CHECKOUT / "roles/hardening/BASELINE.md").read_text(),
         re.M,
     )
 )

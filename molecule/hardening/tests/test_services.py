@@ -1,13 +1,14 @@
 """Services in their sandbox do what they did, and cannot do the rest."""
 
 import re
-import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from conftest import ADDRESSES, STABLE
+
+from lab import asking, wait_until
 
 VIRTUAL = {"hardening-stable": "172.30.67.111", "hardening-sid": "172.30.67.112"}
 SERVICES = ("haproxy", "keepalived", "nginx")
@@ -24,34 +25,9 @@ def ask(host):
         return None
 
 
-def wait_for(question, seconds=20):
-    limit = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < limit, "it did not come true"
-        time.sleep(0.2)
-
-
-@contextmanager
-def load(host):
-    """Ask 50 times a second meanwhile."""
-    answers, stop = [], threading.Event()
-
-    def client():
-        while not stop.wait(0.02):
-            answers.append(ask(host))
-
-    thread = threading.Thread(target=client)
-    thread.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        thread.join()
-
-
 @both
 def test_the_page_is_served_through_all_three(hosts, host):
-    wait_for(lambda: ask(host))
+    wait_until(lambda: ask(host))
     assert "<p>Hardened" in ask(host)
 
 
@@ -87,8 +63,8 @@ def test_the_exposure_that_systemd_computes_is_much_lower(hosts, host, capsys):
 
 @both
 def test_reloads_under_load_fail_no_request(hosts, host):
-    wait_for(lambda: ask(host))
-    with load(host) as answers:
+    wait_until(lambda: ask(host))
+    with asking(partial(ask, host)) as answers:
         for service in ["haproxy", "nginx", "keepalived"] * 2:
             hosts.run(host, f"systemctl reload {service}")
             time.sleep(0.5)
@@ -109,14 +85,14 @@ def test_haproxy_hands_the_states_of_its_servers_on_through_reload_and_restart(h
             assert weight() == "50"
     finally:
         hosts.run(host, "echo set server web/local weight 100 | socat - /run/haproxy/admin.sock")
-        wait_for(lambda: ask(host))
+        wait_until(lambda: ask(host))
 
 
 @both
 def test_nginx_opens_its_logs_anew(hosts, host):
     log = "/var/log/nginx/access.log"
     hosts.run(host, f"mv {log} {log}.1 && invoke-rc.d nginx rotate")
-    wait_for(lambda: ask(host) and hosts.run(host, f"cat {log}", check=False))
+    wait_until(lambda: ask(host) and hosts.run(host, f"cat {log}", check=False))
     assert hosts.run(host, f"stat -c %U {log}") == "www-data\n"
 
 
@@ -124,10 +100,10 @@ def test_nginx_opens_its_logs_anew(hosts, host):
 def test_the_virtual_ip_leaves_with_haproxy_and_comes_back(hosts, host):
     hosts.run(host, "systemctl stop haproxy")
     try:
-        wait_for(lambda: VIRTUAL[host] not in hosts.run(host, "ip -brief address"))
+        wait_until(lambda: VIRTUAL[host] not in hosts.run(host, "ip -brief address"))
     finally:
         hosts.run(host, "systemctl start haproxy")
-    wait_for(lambda: ask(host))
+    wait_until(lambda: ask(host))
 
 
 @both
@@ -135,8 +111,8 @@ def test_the_virtual_ip_leaves_with_haproxy_and_comes_back(hosts, host):
 def test_a_service_that_was_killed_is_started_again_in_its_sandbox(hosts, host, service):
     pid = hosts.run(host, f"systemctl show {service} -P MainPID")
     hosts.run(host, f"kill -9 {pid}")
-    wait_for(lambda: hosts.run(host, f"systemctl show {service} -P MainPID") not in (pid, "0\n"))
-    wait_for(lambda: ask(host))
+    wait_until(lambda: hosts.run(host, f"systemctl show {service} -P MainPID") not in (pid, "0\n"))
+    wait_until(lambda: ask(host))
 
 
 def test_a_service_that_is_no_longer_listed_loses_its_sandbox_and_nothing_is_restarted_unless_asked(hosts):
@@ -163,4 +139,4 @@ def test_a_service_that_is_no_longer_listed_loses_its_sandbox_and_nothing_is_res
     assert done.returncode == 0, done.stdout
     assert [old == new for old, new in zip(before, processes(), strict=True)] == [True, True, False]
     assert exposure() < 3.5
-    wait_for(lambda: ask(STABLE))
+    wait_until(lambda: ask(STABLE))

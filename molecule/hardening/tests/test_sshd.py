@@ -1,10 +1,13 @@
 """Who gets in over ssh, and that no change of the role locks the administrator out."""
 
+import json
 import subprocess
 import time
 
 import pytest
 from conftest import ADDRESSES, PASSWORD, SID, STABLE
+
+import lab
 
 DROP_IN = "/etc/ssh/sshd_config.d/00-webstack.conf"
 both = pytest.mark.parametrize("host", ADDRESSES)
@@ -91,35 +94,30 @@ def refused(done, message):
 
 def test_whoever_has_only_a_password_is_not_locked_out(hosts, unhardened):
     for arguments in ([], ["--check"]):
-        done = hosts.converge_over_ssh("bob", *arguments, ansible_password=PASSWORD)
+        done = hosts.converge(*arguments, **hosts.over_ssh("bob", ansible_password=PASSWORD))
         refused(done, "bob, who is connected from 172.30.67.1, could not come back, nothing was changed")
         refused(done, "bob has no key that is accepted in /home/bob/.ssh/authorized_keys")
     hosts.run(STABLE, f"test ! -e {DROP_IN}")
     assert hosts.ssh_password(STABLE, "bob").stdout == "bob\n"
 
 
-@pytest.mark.parametrize(
-    ("user", "variables", "message"),
-    [
-        ("alice", {"hardening_sshd_allow_groups": ["admins"]}, "allowgroups admins keeps alice out, who is in alice"),
-        ("alice", {"hardening_sshd_config": "DenyUsers al*"}, "denyusers al* keeps alice out"),
+LOCKING_OUT = {
+    "alice": [
+        ({"hardening_sshd_allow_groups": ["admins"]}, "allowgroups admins keeps alice out, who is in alice"),
+        ({"hardening_sshd_config": "DenyUsers al*"}, "denyusers al* keeps alice out"),
+        ({"hardening_sshd_config": "Port 2222"}, "sshd would listen on port 2222, and this connection came by 22"),
+        ({"hardening_sshd_config": "PubkeyAuthentication no"}, "alice has no key that is accepted"),
         (
-            "alice",
-            {"hardening_sshd_config": "Port 2222"},
-            "sshd would listen on port 2222, and this connection came by 22",
-        ),
-        ("alice", {"hardening_sshd_config": "PubkeyAuthentication no"}, "alice has no key that is accepted"),
-        (
-            "alice",
             {"hardening_sshd_config": "AuthorizedKeysFile /etc/ssh/keys/%u"},
             "no key that is accepted in /etc/ssh/keys/alice",
         ),
-        ("root", {"hardening_sshd_permit_root_login": "no"}, "PermitRootLogin is no: connect as another user"),
     ],
-)
-def test_a_change_that_would_lock_the_administrator_out_is_refused_and_the_connection_kept(
-    hosts, user, variables, message
-):
+    "root": [({"hardening_sshd_permit_root_login": "no"}, "PermitRootLogin is no: connect as another user")],
+}
+
+
+@pytest.mark.parametrize(("user", "cases"), LOCKING_OUT.items(), ids=LOCKING_OUT)
+def test_a_change_that_would_lock_the_administrator_out_is_refused_and_the_connection_kept(hosts, user, cases):
     before = hosts.run(STABLE, f"cat {DROP_IN}; systemctl show ssh --property MainPID --property ExecReload")
     with subprocess.Popen(
         [
@@ -135,32 +133,33 @@ def test_a_change_that_would_lock_the_administrator_out_is_refused_and_the_conne
         stdout=subprocess.PIPE,
         text=True,
     ) as session:
-        refused(hosts.converge_over_ssh(user, ansible_ssh_private_key_file=str(hosts.key), **variables), message)
+        variables = {"hardening_manage_packages": False} | hosts.over_ssh(user)
+        limits = (f"--limit={STABLE}", f"--extra-vars={json.dumps(variables)}")
+        lab.assert_refused("hardening", cases, *limits, playbook="harden.yml")
         assert session.communicate("still here", timeout=10)[0] == "still here"
     assert hosts.run(STABLE, f"cat {DROP_IN}; systemctl show ssh --property MainPID --property ExecReload") == before
     assert hosts.ssh(STABLE, user).stdout == f"{user}\n"
 
 
 def test_a_change_is_confirmed_over_a_new_connection(hosts, mended):
-    change = {"hardening_sshd_config": "ClientAliveInterval 200", "ansible_ssh_private_key_file": str(hosts.key)}
-    done = hosts.converge_over_ssh("alice", hardening_sshd_revert_after=12, **change)
+    change = {"hardening_sshd_config": "ClientAliveInterval 200", "hardening_sshd_revert_after": 10}
+    done = hosts.converge(**hosts.over_ssh("alice"), **change)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Keep the new configuration of sshd" in done.stdout
-    time.sleep(13)
+    time.sleep(11)
     assert "ClientAliveInterval 200" in hosts.run(STABLE, f"cat {DROP_IN}")
-    again = hosts.converge_over_ssh("alice", hardening_sshd_revert_after=12, **change)
+    again = hosts.converge(**hosts.over_ssh("alice"), **change)
     assert "changed=0" in again.stdout
 
 
 def test_what_only_a_new_connection_shows_is_put_back(hosts, mended):
     # A second method, which alice does not have. What sshd says of itself is fine.
-    done = hosts.converge_over_ssh(
-        "alice",
+    done = hosts.converge(
+        **hosts.over_ssh("alice"),
         hardening_sshd_config="AuthenticationMethods publickey,hostbased\nHostbasedAuthentication yes",
-        hardening_sshd_revert_after=12,
-        ansible_ssh_private_key_file=str(hosts.key),
+        hardening_sshd_revert_after=10,
     )
-    refused(done, "alice could not connect within 12 seconds, and the former one is back")
+    refused(done, "alice could not connect within 10 seconds, and the former one is back")
     assert hosts.run(STABLE, f"cat {DROP_IN}") == mended
     assert hosts.ssh(STABLE, "alice").stdout == "alice\n"
 
