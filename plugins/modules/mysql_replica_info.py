@@ -285,7 +285,9 @@ node:
           type: int
           sample: 68
     disk:
-      description: Space in bytes. V(data) and V(binary_logs) have V(path), V(free) and V(size) of their file systems. V(binary_logs) is null without binary logs.
+      description:
+        - Space in bytes. V(data) and V(binary_logs) have V(path), V(free) and V(size) of their file systems.
+        - V(binary_logs) is null where the server writes none.
       returned: when O(gather) has V(disk) and the server answers
       type: dict
       contains:
