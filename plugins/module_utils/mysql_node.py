@@ -222,7 +222,7 @@ class Executor:
     def online(self) -> None:
         """End what the beginning of a seeding has set."""
         self.server.query("SET GLOBAL offline_mode = OFF")
-        self.server.query("SET GLOBAL clone_valid_donor_list = ''")
+        self.server.query("SET GLOBAL clone_valid_donor_list = DEFAULT")
 
     def stop(self) -> None:
         self.server.query("STOP REPLICA FOR CHANNEL ''")
