@@ -276,7 +276,8 @@ def _place(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
         yield "info" if running else "error", what, f"{SITE} waits for it, or begins it again."
         return
     if node["state"] == "fenced" and node["group"]:
-        yield "error", "is not in its group", "START GROUP_REPLICATION on it."
+        if any(other["state"] == "group" for other in tier.nodes.values()):
+            yield "error", "is not in its group", "START GROUP_REPLICATION on it."
     elif node["state"] == "fenced" and tier.writers:
         again = play("rejoin", node=host) if node["gtid_executed"] else SITE
         yield "error", "neither accepts writes nor replicates", f"{again} makes it a replica."
@@ -570,14 +571,16 @@ def _lines(host: str, node: dict, tier: Tier) -> Iterator[tuple[str, str]]:
         by_uuid = {other["uuid"]: name for name, other in tier.nodes.items()}
         yield "replicas", ", ".join(by_uuid.get(uuid, uuid) for uuid in node["replicas"])
     semi_sync = node["semi_sync"]
-    if semi_sync and node["state"] == "primary":
+    if node["group"]:
+        members = [f"{member['host']} {member['state']}" for member in node["group"]["members"]]
+        yield "group", ", ".join(members) or "not joined"
+    elif semi_sync and node["state"] == "primary":
         alone = "stall" if semi_sync["wait_no_replica"] else f"go on after {semi_sync['timeout_ms'] / 1000:g} s"
         on = "active" if semi_sync["source_active"] else "not active" if semi_sync["source"] else "off"
         yield "semi-sync", f"{on}, {semi_sync['source_replicas']} acknowledge; without, writes {alone}"
-    elif semi_sync:
-        yield "semi-sync", "acknowledges" if semi_sync["replica_active"] else "does not acknowledge"
     else:
-        yield "semi-sync", "none"
+        acknowledges = semi_sync and semi_sync["replica_active"]
+        yield "semi-sync", "acknowledges" if acknowledges else "does not acknowledge" if semi_sync else "none"
     if node.get("certificate"):
         yield "certificate", f"until {node['certificate']['not_after']} ({node['certificate']['days']} days)"
     if node.get("disk"):

@@ -88,6 +88,28 @@ node:
       description: The server's version.
       type: str
       sample: 8.4.7
+    gtid_mode:
+      description: It numbers its transactions.
+      returned: when the server answers
+      type: bool
+      sample: true
+    clone:
+      description: Its clone plugin is active.
+      returned: when the server answers
+      type: bool
+      sample: true
+    seeding:
+      description: >-
+        V(running) while another server's data is copied over it, V(begun) or V(broken) where a run was ended meanwhile, before or after its own
+        data were dropped, or empty.
+      returned: when the server answers
+      type: str
+      sample: ""
+    in_group:
+      description: It takes part in a replication group now.
+      returned: when the server answers
+      type: bool
+      sample: false
     super_read_only:
       description: Nobody can write, administrators included.
       type: bool

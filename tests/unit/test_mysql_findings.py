@@ -295,7 +295,9 @@ def test_a_healthy_group_has_no_findings_whoever_is_its_primary():
     found = group("ONLINE", "ONLINE", "ONLINE")
     found["db2"]["gtid_executed"] = f"{GROUP}:1-11"
     assert findings(found, "db3") == []
-    assert "primary of group" in report(found, [])
+    text = report(found, [])
+    assert f"primary of group {GROUP}, ONLINE" in text
+    assert "  group        192.0.2.1 ONLINE, 192.0.2.2 ONLINE, 192.0.2.3 ONLINE" in text
 
 
 @pytest.mark.parametrize(
@@ -326,8 +328,11 @@ def test_a_group_without_a_writer_is_no_case_for_a_failover():
 
 def test_a_member_that_left_its_group_is_sent_back():
     found = group("ONLINE", "ONLINE", "ONLINE")
-    found["db3"] |= {"state": "fenced", "group": found["db3"]["group"] | {"members": []}}
+    left = {"state": "fenced", "group": found["db3"]["group"] | {"members": []}}
+    found["db3"] |= left
     assert lines(findings(found))[0].startswith("error: db3: is not in its group | START GROUP_REPLICATION")
+    (nobody,) = lines(findings({host: one | left for host, one in found.items()}))
+    assert "no node accepts writes" in nobody, "nobody can join a group that is gone"
 
 
 def test_transactions_of_the_primary_are_never_errant():
