@@ -148,7 +148,7 @@ class Logs:
         self.lines = []
 
     def line(self, base, *files):
-        held, made = gtids(base), []
+        held, made, began = gtids(base), [], self.clock
         name = f"line{len(self.lines)}"
         for number, text in enumerate(files, 1):
             path = self.directory / f"{name}.{number:06}"
@@ -161,7 +161,7 @@ class Logs:
                         events.append(transaction(origin[0], gno, self.clock))
             path.write_bytes(log(previous(), *events))
             held = mysql_backup.union(held, gtids(text))
-        self.lines.append(mysql_backup.Line(name, made, held, self.clock))
+        self.lines.append(mysql_backup.Line(name, made, held, began))
         return self
 
     def target(self, executed, **how):
@@ -334,7 +334,15 @@ def test_the_file_that_is_being_written_stays(logs):
 def test_a_line_that_ended_before_the_oldest_backup_goes_as_a_whole(logs):
     lines = logs.line("", "a:1-3", "a:4-5").line("a:1-3", "b:1").lines
     assert mysql_backup.unneeded(lines, [backup("new", logs.clock + 100, "a:1-3,b:1")]) == ([], ["line0"])
-    assert mysql_backup.unneeded(lines, [backup("new", NOW, "a:1-2")]) == ([], [])
+    assert mysql_backup.unneeded(lines, [backup("new", NOW + 11, "a:1-2")]) == ([], [])
+
+
+def test_what_was_undone_before_the_backup_does_not_count(logs):
+    """A line that a restore has ended holds transactions that neither the backup nor a later line knows."""
+    logs.line("", "a:1-3").line("a:1-3", "b:1").line("a:1-3", "a:4-5").line("a:1-5", "a:6")
+    executed = gtids("a:1-4")
+    found = mysql_backup.segments(mysql_backup.since(logs.lines, NOW + 5), executed)
+    assert mysql_backup.find_target(found, executed).expected == gtids("a:1-6")
 
 
 def test_no_binary_log_goes_while_there_is_no_backup(logs):

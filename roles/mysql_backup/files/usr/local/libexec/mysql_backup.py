@@ -229,7 +229,7 @@ class Line:
     name: str
     files: list[LogFile]
     end: dict  # what it held after the last
-    ended: float = 0.0  # when the last file was last written
+    began: float = 0.0  # when its first file was copied, in seconds since 1970
 
     @property
     def begin(self) -> dict:
@@ -259,6 +259,12 @@ def _needed(line: Line, held: dict) -> list[Path]:
     """The files of a line from the last one on that nothing is missing before."""
     begin = max(number for number, file in enumerate(line.files) if contains(held, file.previous))
     return [file.path for file in line.files[begin:]]
+
+
+def since(lines: list[Line], moment: float) -> list[Line]:
+    """The line that was written at that moment, and those that began later. What ended before is past, or was undone by a restore."""
+    begun = [number for number, line in enumerate(lines) if line.began <= moment]
+    return lines[begun[-1] :] if begun else lines
 
 
 def segments(lines: list[Line], executed: dict) -> list[Segment]:
@@ -379,13 +385,12 @@ def unneeded(lines: list[Line], kept: list[dict]) -> tuple[list[Path], list[str]
         return [], []
     oldest = min(kept, key=lambda backup: backup["begin"])
     executed = parse_gtids(oldest["gtid_executed"])
-    over = [line.name for line in lines[:-1] if line.ended < oldest["begin"]]
+    left = since(lines, oldest["begin"])
     files = []
-    for line in lines:
-        if line.name not in over:
-            following = zip(line.files, line.files[1:], strict=False)
-            files += [file.path for file, after in following if contains(executed, after.previous)]
-    return files, over
+    for line in left:
+        following = zip(line.files, line.files[1:], strict=False)
+        files += [file.path for file, after in following if contains(executed, after.previous)]
+    return files, [line.name for line in lines if line not in left]
 
 
 def resume(local: tuple[str, int, dict] | None, logs: list[tuple[str, int]], previous: dict | None) -> str:
@@ -579,12 +584,12 @@ class Store:
 
     def lines(self) -> list[Line]:
         """The lines that hold something, the one that began first first."""
-        found = [path.parent for path in self.binlogs.glob("*/line.json")]
-        lines = [self.line(path) for path in sorted(found, key=lambda path: read_json(path / "line.json")["began"])]
-        return [line for line in lines if line.files]
+        lines = [self.line(path.parent) for path in self.binlogs.glob("*/line.json")]
+        return sorted((line for line in lines if line.files), key=lambda line: line.began)
 
     def line(self, directory: Path) -> Line:
-        base, paths = parse_gtids(read_json(directory / "line.json")["base"]), self.logs(directory)
+        line, paths = read_json(directory / "line.json"), self.logs(directory)
+        base = parse_gtids(line["base"])
         try:
             files = []
             for path in paths:
@@ -598,7 +603,7 @@ class Store:
                 end = union(files[-1].previous, end)
         except Refused as fault:
             raise Refused(f"{path}: {fault}") from fault
-        return Line(directory.name, files, end, paths[-1].stat().st_mtime if paths else 0.0)
+        return Line(directory.name, files, end, line["began"])
 
 
 @contextlib.contextmanager
@@ -1220,7 +1225,8 @@ def plan(store: Store, options) -> tuple[dict, Target]:
         raise Refused(f"--until {options.until}: that is yet to come; times are UTC unless they say otherwise.")
     chosen = choose(store.backups(), options.name, until, before)
     executed = parse_gtids(chosen["gtid_executed"])
-    return chosen, find_target(segments(store.lines(), executed), executed, until, before)
+    found = segments(since(store.lines(), chosen["begin"]), executed)
+    return chosen, find_target(found, executed, until, before)
 
 
 def described(chosen: dict, target: Target) -> dict:
