@@ -208,25 +208,34 @@ def test_the_lost_table_is_copied_out_of_a_side_instance(mistake):
     [
         ({}, r"holds data \(databases: site\).*restore_over=<this host>"),
         ({"restore_over": "mysql-backup-primary"}, "restore_over: mysql-backup-primary is not the host"),
-        (
-            {"restore_over": "mysql-backup-replica", "restore_backup": "20010101T000000Z"},
-            "no backup '20010101T000000Z'",
-        ),
-        ({"restore_over": "mysql-backup-replica", "restore_until": "2001-01-01"}, "newer than 2001-01-01"),
-        ({"restore_over": "mysql-backup-replica", "restore_until": "2999-01-01"}, "yet to come"),
-        (
-            {"restore_over": "mysql-backup-replica", "restore_before_gtid": "3e11fa47-71ca-11e1-9e33-c80aa9429562:7"},
-            "not in the binary logs",
-        ),
-        ({"restore_until": "2001-01-01", "restore_before_gtid": "x"}, "give one of them"),
         ({"restore_node": "elsewhere"}, "restore_node: name the host"),
+        ({"restore_until": "2001-01-01", "restore_before_gtid": "x"}, "give one of them"),
     ],
 )
-def test_what_must_not_be_restored_is_refused_and_nothing_changes(mistake, variables, reason):
+def test_what_is_not_meant_is_refused_and_nothing_changes(mistake, variables, reason):
     before = state()
     done = restore(**variables)
     assert done.returncode != 0
     assert re.search(reason, done.stdout, re.DOTALL), done.stdout
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("20010101T000000Z", "no backup '20010101T000000Z'"),
+        ("--until 2001-01-01", "newer than 2001-01-01"),
+        ("--until 2999-01-01", "yet to come"),
+        ("--until noon", "'noon' is no time"),
+        ("--before-gtid 3e11fa47-71ca-11e1-9e33-c80aa9429562:7", "not in the binary logs"),
+        ("--from /srv", "no backup here"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused_and_nothing_changes(mistake, options, reason):
+    before = state()
+    done = REPLICA.run(f"{PROGRAM} restore --over {options}")
+    assert done.rc == 1
+    assert reason in done.stderr
     assert state() == before
 
 
