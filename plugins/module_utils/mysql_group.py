@@ -208,7 +208,9 @@ def _silent(peer: dict) -> bool:
 
 def _held(peer: dict) -> GtidSet:
     """What a node has: "the most up to date member" is that with most executed and certified (manual, "Restarting a Group")."""
-    return GtidSet(peer["gtid_executed"]) | GtidSet((peer["group"] or {}).get("received"))
+    executed = GtidSet(peer["gtid_executed"])
+    # What a node without any transaction has once received it received before it was emptied.
+    return executed and executed | GtidSet((peer["group"] or {}).get("received"))
 
 
 def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
@@ -266,7 +268,7 @@ def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
 
 def _join(node: dict, group: list[dict], want: dict) -> list[str]:
     """The actions that make this node a member of a group that others are in, or are about to begin."""
-    mine, theirs = GtidSet(node["gtid_executed"]) | GtidSet(node["received"]), GtidSet()
+    mine, theirs = _held({**node, "group": {"received": node["received"]}}), GtidSet()
     for peer in group:
         theirs = theirs | _held(peer)
     own = mine - theirs
@@ -281,4 +283,10 @@ def _join(node: dict, group: list[dict], want: dict) -> list[str]:
         )
     copied = bool(own or stranded or (theirs and not mine))
     detach = ["catch_up", "detach"] if node["channel"] else []
-    return ["await_group", *detach, *_prepare(node, want, bool(own)), *(["clone"] if copied else []), "join"]
+    return [
+        "await_group",
+        *detach,
+        *_prepare(node, want, bool(own or (not mine and node["received"]))),
+        *(["clone"] if copied else []),
+        "join",
+    ]

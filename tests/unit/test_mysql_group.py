@@ -179,6 +179,19 @@ PLANS = {
         peers(**WORKING),
         ["await_group", "load", "account", "reset", "settings", "credentials", "clone", "join"],
     ),
+    "one that was emptied forgets what it has received": (
+        node(**{**NEW, "received": HELD}),
+        peers(**WORKING),
+        ["await_group", "load", "account", "reset", "settings", "credentials", "clone", "join"],
+    ),
+    "and does not begin the group": (
+        node(),
+        {
+            **peers(),
+            TWO: peer(TWO, gtid_executed="", group={"state": "OFFLINE", "quorum": False, "received": f"{GROUP}:1-99"}),
+        },
+        ["bootstrap"],
+    ),
     "after all were down the first of equals begins": (node(), peers(), ["bootstrap"]),
     "also where it has not applied all of it": (
         node(),
