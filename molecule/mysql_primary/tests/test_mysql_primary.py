@@ -230,7 +230,7 @@ def test_a_primary_that_restarts_is_open_again_by_itself(stop):
     assert login(PRIMARY, WRITER, "REPLACE INTO entries VALUES (5)").rc == 0
     # From its first commit on it waited for the replica.
     assert sides(PRIMARY)["unacknowledged"] == 0
-    assert armed()
+    eventually(True, armed)
 
 
 def test_a_primary_that_shall_not_open_by_itself_is_opened_by_the_role():
