@@ -1,12 +1,11 @@
 """What the tests share: a way to deploy again with other variables, and sources to deploy."""
 
-import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+
+import lab
 
 SCENARIO = Path(__file__).resolve().parents[1]
 
@@ -15,17 +14,8 @@ SCENARIO = Path(__file__).resolve().parents[1]
 def deploy():
     """Run a playbook of the scenario's on one host, with variables over its own."""
 
-    def run(playbook="hello", limit="gunicorn-app1", **variables):
-        return subprocess.run(
-            [
-                *("ansible-playbook", "--inventory", SCENARIO / "inventory", "--limit", limit),
-                *("--extra-vars", json.dumps(variables), SCENARIO / f"{playbook}.yml"),
-            ],
-            env=os.environ | {"ANSIBLE_CONFIG": str(SCENARIO.parents[1] / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(playbook="hello.yml", **variables):
+        return lab.converge("gunicorn", "--limit=gunicorn-app1", playbook=playbook, **variables)
 
     return run
 

@@ -152,7 +152,7 @@ def test_a_database_that_hangs_does_not_hang_the_page(database):
 
 
 def test_a_database_with_another_name_in_its_certificate_is_not_trusted(deploy):
-    done = deploy("guestbook", database_tls_name="another.example.org")
+    done = deploy("guestbook.yml", database_tls_name="another.example.org")
     assert done.returncode != 0
     assert (
         "doesn't match" in done.stdout.lower()
