@@ -23,7 +23,7 @@ dictionary where nothing answers. Its group is None or as ``member``, with ``rec
 from __future__ import annotations
 
 from ansible_collections.foobar.webstack.plugins.module_utils.gtid import GtidSet
-from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication import Refusal, is_source, writable
+from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication import Refusal, is_source
 
 # What recovery logs in with on the other members ("User Credentials For Distributed Recovery"); CLONE needs BACKUP_ADMIN.
 PRIVILEGES = ("REPLICATION SLAVE", "BACKUP_ADMIN", "CONNECTION_ADMIN", "GROUP_REPLICATION_STREAM")
@@ -227,14 +227,10 @@ def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
             f"no_quorum: {', '.join(undecided)} is in the group without a majority, so that nobody can write. Start the other members, "
             "or mend the network between them, and run again."
         )
-    nodes = {
-        want["address"]: {
-            **node,
-            "group": {"received": node["received"]},
-            "server_uuid": node["uuid"],
-            "writable": writable(node),
-        }
-    }
+    # Open is what the others' state services call so, or the nodes would come to different answers.
+    open_here = not (node["super_read_only"] or node["offline_mode"] or node["channel"])
+    here = {**node, "group": {"received": node["received"]}, "server_uuid": node["uuid"], "writable": open_here}
+    nodes = {want["address"]: here}
     nodes.update({address: peer for address, peer in peers.items() if not _silent(peer)})
     silent = [address for address in peers if address not in nodes]
     held = {address: _held(nodes[address]) for address in want["members"] if address in nodes}

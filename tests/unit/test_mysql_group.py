@@ -343,6 +343,11 @@ def test_settings_are_compared_as_mysql_shows_them():
     assert changeable({**found, "member": member()}, want) == ["start_on_boot"], "a member cannot change its group"
 
 
+def test_a_node_that_is_half_open_is_open_as_its_state_service_says():
+    half = node(super_read_only=False, uuid=UUIDS[TWO], server_id=9)
+    assert plan(half, {ONE: peer(ONE), THREE: peer(THREE, 3)}, {**WANT, "address": TWO}) == ["bootstrap"]
+
+
 LOGS = st.lists(st.integers(0, 12), min_size=3, max_size=3)
 
 

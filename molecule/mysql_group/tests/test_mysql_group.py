@@ -18,7 +18,6 @@ FORGET = (
     "RESET REPLICA ALL FOR CHANNEL 'group_replication_recovery'",
     "DROP USER group_member",
     "UNINSTALL PLUGIN group_replication",
-    "RESET REPLICA ALL FOR CHANNEL 'group_replication_applier'",
 )
 
 
@@ -141,20 +140,16 @@ def test_after_all_were_down_the_largest_set_begins_and_nobody_before_a_run(tier
 def pair(tier):
     """A primary with one replica, as mysql_replication_mode: pair makes them, and a node that was emptied after it had been a member."""
     primary, (replica, new) = tier.primary(), tier.replicas()
-    for node in (replica, new, primary):
-        tier.sql(node, *(FORGET[:-1] if node == new else FORGET))
-        tier.on(
-            node,
-            "rm /etc/mysql/mysql.conf.d/zz-webstack-group.cnf /etc/systemd/system/mysql.service.d/webstack-group.conf",
-        )
-        tier.on(node, "systemctl daemon-reload")
-    tier.sql(new, "DROP DATABASE guestbook", "RESET BINARY LOGS AND GTIDS")
-    tier.sql(
-        primary,
-        "SET GLOBAL rpl_semi_sync_source_enabled = ON",
-        "SET GLOBAL super_read_only = OFF",
-        "SET GLOBAL read_only = OFF",
-    )
+    close, no_more = "SET GLOBAL super_read_only = ON", "RESET REPLICA ALL FOR CHANNEL 'group_replication_applier'"
+    last = {
+        new: ("DROP DATABASE guestbook", "RESET BINARY LOGS AND GTIDS", close),
+        replica: (no_more, close),
+        primary: (no_more, "SET GLOBAL rpl_semi_sync_source_enabled = ON", "SET GLOBAL read_only = OFF"),
+    }
+    files = "/etc/mysql/mysql.conf.d/zz-webstack-group.cnf /etc/systemd/system/mysql.service.d/webstack-group.conf"
+    for node, statements in last.items():
+        tier.sql(node, *FORGET, *statements)
+        tier.on(node, f"rm {files} && systemctl daemon-reload")
     password = (tier.directory / "inventory.secrets" / "mysql_replication").read_text().strip()
     tier.sql(
         replica,
@@ -162,8 +157,6 @@ def pair(tier):
         "SOURCE_AUTO_POSITION = 1, SOURCE_SSL = 1, SOURCE_SSL_CA = '/etc/mysql/tls/ca.pem', SOURCE_SSL_VERIFY_SERVER_CERT = 1",
         "START REPLICA",
     )
-    for node in (replica, new):
-        tier.sql(node, "SET GLOBAL super_read_only = ON")
     wait_until(lambda: tier.follows(replica))
     return primary
 
