@@ -635,7 +635,6 @@ class Server:
         import pymysql  # here, so that the decisions above need nothing
         import pymysql.cursors
 
-        self.error = pymysql.MySQLError
         self.connection = pymysql.connect(
             unix_socket=socket, user="root", autocommit=True, cursorclass=pymysql.cursors.DictCursor
         )
@@ -644,6 +643,9 @@ class Server:
         with self.connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             return list(cursor.fetchall())
+
+    def close(self) -> None:
+        self.connection.close()
 
     def row(self, statement: str, *values) -> dict:
         rows = self.query(statement, *values)
@@ -1022,32 +1024,47 @@ def place_in_stream(server: Server, store: Store) -> tuple[Path, str]:
     return line, logs[0][0]
 
 
+def hang_up() -> None:
+    """End mysqld's side of the stream. It would not notice soon that nobody listens, and wait for that before it stops."""
+    server = Server()
+    for row in server.query("SHOW PROCESSLIST"):
+        if row["User"] == "root" and row["Command"].startswith("Binlog Dump"):
+            server.query("KILL %s", row["Id"])
+    server.close()
+
+
 def stream(config: dict, store: Store, _options) -> int:
     """Copy the binary logs as they are written, for ever. Ends with a fault when mysqld does: systemd begins again."""
     server = connect()
     supported(server.row("SELECT VERSION() AS version")["version"])
     line, begin = place_in_stream(server, store)
     server_id = server.row("SELECT (@@server_id + 2147483648) % 4294967296 AS id")["id"]
-    command = [
-        "mysqlbinlog",
-        "--no-defaults",
-        f"--socket={SOCKET}",
-        "--user=root",
-        "--read-from-remote-server",
-        "--raw",
-    ]
+    server.close()
+    command = ["mysqlbinlog", "--no-defaults", f"--socket={SOCKET}", "--user=root"]
+    command += ["--read-from-remote-server", "--raw"]
     command += ["--stop-never", f"--connection-server-id={server_id}", f"--result-file={line}/", begin]
     say(f"copying the binary logs from {begin} on to {line}")
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     ending = []
-    signal.signal(signal.SIGTERM, lambda *_: (ending.append(True), child.terminate()))
+
+    def end(*_signal) -> None:
+        ending.append(True)
+        with contextlib.suppress(Exception):
+            hang_up()
+        child.terminate()
+
+    signal.signal(signal.SIGTERM, end)
     state = read_json(store.path / "stream.json", {})
     size, moved = -1, time.monotonic()
     while child.poll() is None:
         try:
+            # Not one connection for all: a mysqld that stops waits some seconds for an idle one of an administrator.
+            server = Server()
             now, at = time.time(), server.row("SHOW BINARY LOG STATUS")
-        except server.error:
-            time.sleep(1)  # mysqlbinlog has noticed, too
+            server.close()
+        except Exception as error:
+            say(f"mysqld does not answer: {error}")
+            time.sleep(1)  # mysqlbinlog notices, too
             continue
         copy = line / at["File"]
         here = copy.stat().st_size if copy.exists() else 0
