@@ -1,15 +1,12 @@
 """Certificates of a real ACME server, Pebble, as visitors of the two load balancers get them."""
 
 import itertools
-import json
 import os
 import re
 import socket
 import ssl
-import subprocess
-import sys
-import threading
 import urllib.request
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -45,31 +42,15 @@ def serials():
     return {name: served(address).serial_number for name, address in BALANCERS.items()}
 
 
-class Visitors:
-    """tests/probe.py at both load balancers for the time of a with block: each request a connection of its own."""
-
-    def __init__(self, authority):
-        self.authority = authority
-        self.results = {}
-
-    def _visit(self, name, address):
-        command = [sys.executable, lab.CHECKOUT / "tests/probe.py", "https://www.example.org/", "--address", address]
-        command += ["--ca", self.authority, "--rate", "25", "--seconds", "120", "--timeout", "5"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
-            self.stop.wait()
-            self.results[name] = json.loads(probe.communicate("stop\n", timeout=60)[0])
-
-    def __enter__(self):
-        self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self._visit, args=item) for item in BALANCERS.items()]
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exception):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
+@contextmanager
+def visitors(authority):
+    """25 visitors a second at each load balancer meanwhile."""
+    options = (authority, "--rate=25", "--seconds=120", "--timeout=5")
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(lab.Visitors("https://www.example.org/", address, *options))
+            for address in BALANCERS.values()
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -149,16 +130,16 @@ def test_the_timer_will_renew(balancer):
 
 def test_a_renewal_by_the_timer_reaches_visitors_without_a_failed_request(authority):
     before = serials()
-    with Visitors(authority) as visitors:
+    with visitors(authority) as seen:
         for name in BALANCERS:
             on(name).check_output("sed -i '1i renew_before_expiry = 9999 days' /etc/letsencrypt/renewal/site.conf")
             on(name).check_output("systemctl start certbot.service")
             on(name).check_output("sed -i 1d /etc/letsencrypt/renewal/site.conf")
     after = serials()
     assert all(after[name] != before[name] for name in BALANCERS)
-    for result in visitors.results.values():
-        assert result["requests"] > 50
-        assert result["failed"] == 0, result
+    for visitor in seen:
+        assert visitor.result["requests"] > 50
+        assert visitor.result["failed"] == 0, visitor.result
 
 
 def test_a_second_run_asks_nothing_of_the_acme_server(authority):
@@ -188,7 +169,7 @@ def test_other_domains_issue_the_certificate_anew():
 
 def test_a_refused_challenge_is_an_error_with_its_remedy_and_what_was_served_stays(authority):
     before = serials()
-    with Visitors(authority) as visitors:
+    with visitors(authority) as seen:
         run = converge(acme_domains=["www.example.org", "elsewhere.example.org"])
     try:
         assert run.returncode == 2
@@ -197,7 +178,7 @@ def test_a_refused_challenge_is_an_error_with_its_remedy_and_what_was_served_sta
         assert "HAProxy goes on with the certificate that it has" in said
         assert "elsewhere.example.org" in said.split("goes on with")[1].split("Look whether")[0]
         assert serials() == before
-        assert {result["failed"] for result in visitors.results.values()} == {0}
+        assert {visitor.result["failed"] for visitor in seen} == {0}
     finally:
         assert converge().returncode == 0
 
