@@ -3,6 +3,7 @@
 import importlib.util
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -390,8 +391,14 @@ def test_a_file_that_is_copied_again_counts_with_its_longer_copy(tmp_path):
         ("2001-09-09", NOW - 6400),
     ],
 )
-def test_a_time_is_utc_unless_it_says_otherwise(text, seconds):
-    assert mysql_backup.moment(text) == seconds
+def test_a_time_is_utc_unless_it_says_otherwise(text, seconds, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert mysql_backup.moment(text) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_what_is_no_time_is_refused():
