@@ -7,10 +7,9 @@ import os
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from copy import deepcopy
 from functools import partial
 from itertools import islice
@@ -21,6 +20,7 @@ import yaml
 
 import lab
 from lab import CHECKOUT, wait_until
+from lab import inside as run
 
 converge = partial(lab.converge, "haproxy")
 SCRATCH = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
@@ -31,12 +31,6 @@ LB1, LB2 = LBS
 SERVERS = "haproxy-servers"
 CLIENT = "172.30.57.1"
 BOTH = {"web1", "web2"}
-
-
-def run(host, command):
-    done = subprocess.run(["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command} on {host}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def applied(*arguments, **variables):
@@ -109,18 +103,9 @@ def files(lb):
     return run(lb, f"stat --format '%n %a %U %G' {names}; sha256sum {names}")
 
 
-@contextmanager
 def visitors(lb, url=f"https://{SITE}/"):
-    """Fifty new visitors a second meanwhile; yields what tests/probe.py says of them, filled at the end."""
-    result = {}
-    command = [sys.executable, CHECKOUT / "tests/probe.py", url, "--address", LBS[lb], "--ca", SCRATCH / "root.crt"]
-    probe = subprocess.Popen([*command, "--timeout=3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    time.sleep(0.5)
-    try:
-        yield result
-    finally:
-        time.sleep(0.5)
-        result.update(json.loads(probe.communicate("stop\n", timeout=60)[0]))
+    """Fifty new visitors a second meanwhile."""
+    return lab.Visitors(url, LBS[lb], SCRATCH / "root.crt", "--timeout=3")
 
 
 @pytest.fixture(params=LBS)
@@ -567,13 +552,13 @@ def test_metrics_and_health_are_told_at_a_port_of_their_own(lb):
 
 def test_a_reload_fails_no_request(lb):
     before = workers(lb)
-    with visitors(lb) as result:
+    with visitors(lb) as seen:
         for _ in range(5):
             run(lb, "systemctl reload haproxy")
             time.sleep(0.7)
     assert not workers(lb) & before
-    assert set(result["statuses"]) == {"200"}
-    assert result["requests"] > 150
+    assert set(seen.result["statuses"]) == {"200"}
+    assert seen.result["requests"] > 150
 
 
 def test_a_reload_fails_no_request_on_a_connection_that_is_kept(lb):
@@ -640,9 +625,9 @@ def test_a_changed_certificate_is_served_without_a_failed_request_and_a_former_o
     item = {"certificate": certificate, "private_key": key}
     try:
         with ExitStack() as stack:
-            results = [stack.enter_context(visitors(lb, url="http://plain.example:8080/")) for lb in LBS]
+            seen = [stack.enter_context(visitors(lb, url="http://plain.example:8080/")) for lb in LBS]
             output = applied("--diff", haproxy_certificates=[{"name": SITE, **item}, {"name": "former", **item}])
-        assert [result["failed"] for result in results] == [0, 0]
+        assert [visitor.result["failed"] for visitor in seen] == [0, 0]
         assert {served_certificate(lb) for lb in LBS} == {certificate.strip()}
         # What others have put beside the certificates stays.
         run(LB1, "touch /etc/haproxy/certs/theirs")
@@ -685,54 +670,28 @@ def test_the_configuration_gives_no_warning(lb):
 
 # Refusals
 
-OTHER_KEY = subprocess.run(
-    ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
-    capture_output=True,
-    text=True,
-    check=True,
-).stdout
 
-
-@pytest.mark.parametrize(
-    ("variables", "messages"),
-    [
-        pytest.param({"haproxy_global_config": "no-such-keyword"}, ["unknown keyword 'no-such-keyword'"], id="global"),
-        pytest.param(
-            {"haproxy_defaults_config": "timeout client soon"},
-            ["unexpected character 's' in 'timeout client'"],
-            id="defaults",
-        ),
-        pytest.param(
+def test_what_cannot_work_is_refused_and_the_old_configuration_serves(tmp_path):
+    _, other_key = self_signed(tmp_path)
+    certificate = "{{ lookup('file', scratch ~ '/site.crt') }}"
+    with_other_key = {"name": SITE, "certificate": certificate, "private_key": other_key}
+    refused = [
+        ({"haproxy_global_config": "no-such-keyword"}, "unknown keyword 'no-such-keyword'"),
+        ({"haproxy_defaults_config": "timeout client soon"}, "unexpected character 's' in 'timeout client'"),
+        (
             edited("haproxy_frontends", "www", config="use_backend nowhere if { path /x }"),
-            ["unable to find required use_backend: 'nowhere'"],
-            id="frontend",
+            "unable to find required use_backend: 'nowhere'",
         ),
-        pytest.param(
-            {
-                "haproxy_certificates": [
-                    {
-                        "name": SITE,
-                        "certificate": "{{ lookup('file', scratch ~ '/site.crt') }}",
-                        "private_key": OTHER_KEY,
-                    }
-                ]
-            },
-            ["the private key does not belong to the certificate"],
-            id="the key of another certificate",
-        ),
-        pytest.param(edited("haproxy_backends", "web", colour="red"), ["colour"], id="unknown option"),
-        pytest.param(
+        ({"haproxy_certificates": [with_other_key]}, "the private key does not belong to the certificate"),
+        (edited("haproxy_backends", "web", colour="red"), "colour"),
+        # Two contradictions at once
+        (
             edited("haproxy_frontends", "www", default_backend="wbe") | {"haproxy_peer_name": "lb9"},
-            ["haproxy_frontends[www].default_backend is 'wbe', which is no backend", "haproxy_peer_name is 'lb9'"],
-            id="two contradictions at once",
+            "haproxy_frontends[www].default_backend is 'wbe', which is no backend",
+            "haproxy_peer_name is 'lb9'",
         ),
-    ],
-)
-def test_what_cannot_work_is_refused_and_the_old_configuration_serves(variables, messages):
+    ]
     before = {lb: (files(lb), workers(lb)) for lb in LBS}
-    refused = converge(**variables)
-    assert refused.returncode == 2
-    told = " ".join(refused.stdout.split())
-    assert all(message in told for message in messages), refused.stdout
+    lab.assert_refused("haproxy", refused)
     assert {lb: (files(lb), workers(lb)) for lb in LBS} == before
     assert all(set(served_by(lb)) == BOTH for lb in LBS)
