@@ -297,7 +297,17 @@ FAULTS = {
         ("server2", "groups.databases", "server2"),
     ),
     "replica outside databases": ({"groups": {"databases": ["server4"]}}, ("server3", "groups.databases", "server3")),
-    "an even group": ({"hosts": GROUP}, (None, "groups.databases", "server4, server3")),
+    "a group of two": ({"hosts": GROUP}, (None, "groups.databases", "server4, server3")),
+    "an even group": (
+        {
+            "groups": {
+                "databases": ["server4", "server1", "server2", "server3"],
+                "mysql_replicas": ["server1", "server2", "server3"],
+            },
+            "hosts": {**GROUP, "server1": {"mysql_replication_mode": "group"}},
+        },
+        (None, "groups.databases", "server4, server1, server2, server3"),
+    ),
     "a group that is large": (
         {
             "groups": {
