@@ -159,8 +159,8 @@ RETURN = r"""
 state_before:
   description:
     - What was found. V(primary), V(unconfigured), V(running), V(lagging), V(writable), V(stopped), V(connecting), V(unreachable),
-      V(auth_failed), V(tls_failed), V(purged), V(errant), V(applier_broken), V(io_broken), V(other_source), V(other_channels), V(member) (of a replication group),
-      V(seeding) or V(interrupted).
+      V(auth_failed), V(tls_failed), V(purged), V(errant), V(applier_broken), V(io_broken), V(other_source), V(other_channels),
+      V(member) (of a replication group), V(seeding) or V(interrupted).
     - Or V(not_installed) in check mode on a host without a server.
   returned: always
   type: str
