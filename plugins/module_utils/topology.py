@@ -770,7 +770,7 @@ def _replication_mode(
         elif mode not in modes:
             modes[str.__str__(mode)] = name
     if len(modes) > 1:
-        first, second = modes
+        first, second = list(modes)[:2]
         message = f"{modes[first]} has {first}, and all databases replicate in the same way."
         faults.add(modes[second], variable, second, message, "Set it once, in the group_vars of databases.")
     mode = next(iter(modes), REPLICATION_MODES[0])

@@ -28,6 +28,7 @@ attributes:
     description: Says what would be done. Whether the replica could follow in time is not tried.
   diff_mode:
     support: full
+    description: Shows whether the node is closed.
   platform:
     support: full
     platforms: posix
@@ -115,8 +116,9 @@ def ask(url: str) -> dict:
         return {}
 
 
-def closed(state: dict) -> bool:
-    return state.get("role") == "fenced" and not state["sources"]
+def closed(state: dict) -> dict | None:
+    """The state of a node that is closed and nobody's replica, None of any other."""
+    return state if state.get("role") == "fenced" and not state["sources"] else None
 
 
 def wait_for(question, seconds: float):
@@ -147,7 +149,7 @@ def hand_over(executor: Executor, want: dict) -> float:
 
 def take_over(executor: Executor, want: dict) -> float:
     """Open this node once the other one is closed and this one has all of its transactions."""
-    other = wait_for(lambda: (lambda state: state if closed(state) else None)(ask(want["peer"])), want["timeout"])
+    other = wait_for(lambda: closed(ask(want["peer"])), want["timeout"])
     if not other:
         raise Refusal(f"{want['peer']} was not closed within {want['timeout']} s: this node stays a replica.")
     begun = time.monotonic()

@@ -122,8 +122,9 @@ def subtract(gtids: dict, others: dict) -> dict:
     return left
 
 
-def contains(gtids: dict, others: dict) -> bool:
-    return not subtract(others, gtids)
+def contains(whole: dict, part: dict) -> bool:
+    left = subtract(part, whole)
+    return not left
 
 
 # Binary log files (MySQL manual, "Replication Protocol, Binary Log Event"): a magic number, then events with a header of 19 bytes.
@@ -1307,8 +1308,10 @@ def restore(config: dict, store: Store, options) -> int:
         report["socket"] = str(work / "side" / "mysql.sock")
     else:
         with kept_fenced():
+            say(f"ready after {time.time() - began:.1f} s: now the node stops")
             systemctl("stop", "mysql")
             replace_data(work / "restore" / "data")
+            say(f"replaced the node's data after {time.time() - began:.1f} s")
             systemctl("start", "mysql")
             systemctl("start", "mysql-open", check=False)  # waits until that was considered
         remove(work / "restore")
@@ -1379,7 +1382,7 @@ def main() -> int:
     except (OSError, subprocess.CalledProcessError) as error:
         say(f"mysql_backup.py {options.command}: {error}")
     except Exception as error:
-        if type(error).__module__.split(".")[0] != "pymysql":
+        if not type(error).__module__.startswith("pymysql"):
             raise
         say(f"mysql_backup.py {options.command}: MySQL: {error}")
     return 1
