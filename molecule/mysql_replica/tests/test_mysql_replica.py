@@ -484,15 +484,16 @@ def kill_while_it_seeds(replica):
     assert replica.sql("SELECT @@super_read_only, @@offline_mode").split() == ["0", "1"]
 
 
-def progress(node) -> str:
-    return node.host.run("journalctl --grep 'mysql_replica: cop' --output=cat").stdout
+def progress(node, begun: float) -> str:
+    return node.host.run(f"journalctl --since=@{begun:.0f} --grep 'mysql_replica: cop' --output=cat").stdout
 
 
 def test_a_copy_goes_on_when_its_module_is_killed_and_the_next_run_waits_for_it(primary, replica):
+    begun = time.time()
     kill_while_it_seeds(replica)
     with ThreadPoolExecutor() as background:
         run = background.submit(follow, replica)
-        assert eventually(lambda: " MiB from its donor" in progress(replica), seconds=30), (
+        assert eventually(lambda: " MiB from its donor" in progress(replica, begun), seconds=30), (
             "nobody can see how far it is"
         )
         replica.sql(FULL_SPEED)
@@ -537,6 +538,7 @@ def test_a_replica_is_copied_and_the_primary_spared(primary, replica, donor):
     replica.sql(*NEW)
     foretold = follow(replica, check=True, seed_from=seed_from)
     assert f"copied from {primary.address}:3307" in foretold["shown"]
+    begun = time.time()
     done = follow(replica, seed_from=seed_from)
     assert (done["actions"], done["state_after"]) == (["clone", "configure", "start"], "running"), done
     assert "172.30.62.99:3306 does not seed this node: MySQL error 2003" in done["warnings"]
@@ -546,7 +548,7 @@ def test_a_replica_is_copied_and_the_primary_spared(primary, replica, donor):
         primary.address,
         "3306",
     ]
-    assert "copying 172.30.62.11:3307 over this node" in progress(replica)
+    assert "copying 172.30.62.11:3307 over this node" in progress(replica, begun)
 
 
 def test_a_replica_that_went_its_own_way_seeds_nobody(primary, replica, donor):
