@@ -35,7 +35,7 @@ demo-stop: ## Remove the four servers and all that they hold.
 	@$(LAB) --inventory molecule/default/inventory molecule/default/destroy.yml
 
 .PHONY: test
-test: ## Run everything that proves the project (about 50 minutes).
+test: ## Run everything that proves the project (about an hour).
 	@molecule/default/files/set-up test
 	@for step in lint unit sanity roles site; do echo "== make $$step"; $(MAKE) $$step; done
 	@echo "== All passed"
