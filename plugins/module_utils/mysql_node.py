@@ -19,6 +19,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication 
 
 SYSTEM_DATABASES = ("information_schema", "mysql", "performance_schema", "sys")
 PEER_TIMEOUT = 2  # seconds
+COMMITS_WITHIN = 5  # seconds that a source may take for a commit that a replica has acknowledged
 DONOR_BUSY = "Too many concurrent clone operations"  # A donor is copied by one node at a time.
 
 CHANNEL = """
@@ -152,16 +153,20 @@ def _compare(server: mysql.Server, source: dict, executed: str, received: str = 
 
 def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
     """See mysql_replication for the shape. Any account may read these variables. The source is read after the node, so
-    that what the node applied in between does not look errant."""
-    source = _ask(want["source_host"], want["source_port"], want)
-    if "error" in source:
-        return source
+    that what the node applied in between does not look errant.
+
+    With semi-synchronous replication a replica may have applied what its source still waits to commit: what looks errant
+    is looked at again until it is there, or for a while."""
     received = (node["channel"] or {}).get("received") or ""
-    return {
-        "uuid": source["uuid"],
-        "super_read_only": bool(source["super_read_only"]),
-        **_compare(server, source, node["gtid_executed"], received),
-    }
+    until = time.monotonic() + COMMITS_WITHIN
+    while True:
+        source = _ask(want["source_host"], want["source_port"], want)
+        if "error" in source:
+            return source
+        sets = _compare(server, source, node["gtid_executed"], received)
+        if source["uuid"] not in sets["errant"] or time.monotonic() > until:
+            return {"uuid": source["uuid"], "super_read_only": bool(source["super_read_only"]), **sets}
+        time.sleep(0.2)
 
 
 def find_donors(server: mysql.Server, node: dict, want: dict) -> tuple[list[tuple[str, int]], dict[str, str]]:
