@@ -136,7 +136,13 @@ def hand_over(executor: Executor, want: dict) -> float:
     begun = time.monotonic()
     executor.server.query("SET GLOBAL super_read_only = ON")
     if wait_for(lambda: ask(want["peer"]).get("writable"), want["timeout"] + GRACE):
-        return time.monotonic() - begun
+        seconds = time.monotonic() - begun
+        # mysqld takes the new primary for its replica until the next heartbeat that it cannot send. By then it could not follow it.
+        uuid = ask(want["peer"]).get("server_uuid")
+        wait_for(
+            lambda: uuid not in [row["Replica_UUID"] for row in executor.server.query("SHOW REPLICAS")], want["timeout"]
+        )
+        return seconds
     other = ask(want["peer"])
     if other.get("role") == "replica":
         executor.open()

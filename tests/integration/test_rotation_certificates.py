@@ -54,7 +54,8 @@ def replication():
     return (
         query(
             "server4",
-            "SELECT PROCESSLIST_ID FROM performance_schema.threads WHERE PROCESSLIST_COMMAND LIKE 'Binlog Dump%'",
+            "SELECT PROCESSLIST_ID FROM performance_schema.threads "
+            "WHERE PROCESSLIST_COMMAND LIKE 'Binlog Dump%' AND PROCESSLIST_USER = 'replication'",
         ),
         query("server3", "SELECT SERVICE_STATE FROM performance_schema.replication_connection_status"),
         query("server3", "SELECT SERVICE_STATE FROM performance_schema.replication_applier_status"),
