@@ -85,7 +85,7 @@ def test_each_step_to_a_new_authority_fails_no_request_and_loses_no_connection(s
     # Visitors trust what ca.crt held before the step.
     prepare_client()
     # A thread of a connection that has ended stays until its next heartbeat.
-    wait_until(lambda: len(replication()[0].split()) == 1, seconds=20)
+    wait_until(lambda: len(replication()[0].split()) == 1, seconds=60)
     before, connection = certificates(), replication()
     assert connection[1:] == ("ON", "ON")
     with Probe("/", 20, *PATIENCE) as pages, Probe("/guestbook/", 5, *PATIENCE) as rows, Writer() as writer:
