@@ -1,7 +1,6 @@
 """The lab from outside: a visitor in a container beside the four servers, and the engine that can kill them."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,9 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
-
-# Molecule asks for coloured output, which no test can read.
-os.environ.pop("ANSIBLE_FORCE_COLOR", None)
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 INVENTORY = CHECKOUT / "inventory" / "lab"

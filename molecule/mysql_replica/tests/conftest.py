@@ -32,7 +32,7 @@ class Node:
         command = ["ansible", self.name, f"--inventory={INVENTORY}", f"--module-name=foobar.webstack.{name}", "--diff"]
         output = subprocess.run(
             [*command, f"--args={json.dumps(options)}", *(["--check"] if check else [])],
-            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_FORCE_COLOR": "0"},
+            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
             text=True,
             capture_output=True,
             check=False,
