@@ -19,6 +19,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication 
 
 SYSTEM_DATABASES = ("information_schema", "mysql", "performance_schema", "sys")
 PEER_TIMEOUT = 2  # seconds
+HEARTBEAT_WITHIN = 10  # seconds that a source may take to see that a replica has left
 COMMITS_WITHIN = 5  # seconds that a source may take for a commit that a replica has acknowledged
 DONOR_BUSY = "Too many concurrent clone operations"  # A donor is copied by one node at a time.
 
@@ -94,12 +95,16 @@ def _read_channel(server: mysql.Server) -> dict | None:
     return channel
 
 
+def _read_replicas(server: mysql.Server) -> list[str]:
+    return [row["Replica_UUID"] for row in server.query("SHOW REPLICAS")]
+
+
 def read_node(server: mysql.Server) -> dict:
     """See mysql_replication for the shape. gtid_executed is read last, so that nothing in it is newer than the rest."""
     channel = _read_channel(server)
     other = server.query("SELECT CHANNEL_NAME FROM performance_schema.replication_connection_configuration")
     databases = [row["Database"] for row in server.query("SHOW DATABASES")]
-    replicas = [row["Replica_UUID"] for row in server.query("SHOW REPLICAS")]
+    replicas = _read_replicas(server)
     values = {row["name"]: row["value"] for row in server.query(VARIABLES)}
     node = server.row(NODE)
     copy = (server.row(COPY) if node["clone"] else None) or {"copy": None, "emptied": False}
@@ -151,6 +156,15 @@ def _compare(server: mysql.Server, source: dict, executed: str, received: str = 
     return {name: _one_line(gtids) for name, gtids in sets.items()}
 
 
+def _forget(server: mysql.Server, node: dict, source: dict) -> None:
+    """Wait until the node knows that an open source is not its replica any more: mysqld takes who has left for a replica
+    until the next heartbeat that it cannot send."""
+    until = time.monotonic() + HEARTBEAT_WITHIN
+    while source["uuid"] in node["replicas"] and not source["super_read_only"] and time.monotonic() < until:
+        time.sleep(0.2)
+        node["replicas"] = _read_replicas(server)
+
+
 def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
     """See mysql_replication for the shape. Any account may read these variables. The source is read after the node, so
     that what the node applied in between does not look errant.
@@ -163,6 +177,7 @@ def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
         source = _ask(want["source_host"], want["source_port"], want)
         if "error" in source:
             return source
+        _forget(server, node, source)
         sets = _compare(server, source, node["gtid_executed"], received)
         if source["uuid"] not in sets["errant"] or time.monotonic() > until:
             return {"uuid": source["uuid"], "super_read_only": bool(source["super_read_only"]), **sets}
