@@ -339,15 +339,17 @@ class Executor:
         over = threading.Event()
 
         def watch():
-            logged = 0
+            logged = -1
             try:
                 server = self._connect()
-                while not over.wait(1):
+                while True:
                     row = server.row(PROGRESS) or {}
-                    tenth = 10 * row.get("done", 0) // max(row.get("whole", 0), 1)
+                    tenth = 10 * row["done"] // row["whole"] if row.get("whole") else -1
                     if tenth > logged:
                         logged = tenth
                         self._log(f"copied {10 * tenth} % of {row['whole'] / 2**20:.0f} MiB from {donor}")
+                    if over.wait(1):
+                        return
             except mysql.MySQLError:
                 """mysqld restarts."""
 
