@@ -34,7 +34,16 @@ def test_the_page_is_served_through_all_three(hosts, host):
 @both
 @each
 def test_a_process_cannot_do_what_it_need_not(hosts, host, service):
-    for pid in hosts.run(host, f"cat /sys/fs/cgroup/$(systemctl show {service} -P ControlGroup)/cgroup.procs").split():
+    def processes():
+        return set(
+            hosts.run(host, f"cat /sys/fs/cgroup/$(systemctl show {service} -P ControlGroup)/cgroup.procs").split()
+        )
+
+    before = processes()
+    time.sleep(2)
+    lasting = before & processes()  # those of a health check have ended
+    assert lasting
+    for pid in lasting:
         status = dict(
             line.split(":\t", 1) for line in hosts.run(host, f"cat /proc/{pid}/status").splitlines() if ":\t" in line
         )
