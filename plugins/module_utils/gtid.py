@@ -40,21 +40,22 @@ class GtidSet:
         self._origins = {origin: _merge(intervals) for origin, intervals in found.items()}
 
     @classmethod
-    def _of(cls, origins: dict[tuple[str, str], Intervals]) -> GtidSet:
+    def of(cls, origins: dict[tuple[str, str], Intervals]) -> GtidSet:
+        """The set of intervals by their origins, each a UUID and a tag or ""."""
         result = cls()
-        result._origins = {origin: intervals for origin, intervals in origins.items() if intervals}
+        result._origins = {origin: _merge(intervals) for origin, intervals in origins.items() if intervals}
         return result
 
     def __or__(self, other: GtidSet) -> GtidSet:
         origins = {*self._origins, *other._origins}
-        return self._of({o: _merge(self._origins.get(o, []) + other._origins.get(o, [])) for o in origins})
+        return self.of({o: self._origins.get(o, []) + other._origins.get(o, []) for o in origins})
 
     def __sub__(self, other: GtidSet) -> GtidSet:
-        return self._of({o: _without(mine, other._origins.get(o, [])) for o, mine in self._origins.items()})
+        return self.of({o: _without(mine, other._origins.get(o, [])) for o, mine in self._origins.items()})
 
     def without(self, uuid: str) -> GtidSet:
         """The transactions that did not begin on the server with this UUID."""
-        return self._of({origin: mine for origin, mine in self._origins.items() if origin[0] != uuid.lower()})
+        return self.of({origin: mine for origin, mine in self._origins.items() if origin[0] != uuid.lower()})
 
     def __le__(self, other: GtidSet) -> bool:
         """Whether the other set has all that is in this one."""

@@ -15,7 +15,7 @@ import lab
 SCENARIO = Path(__file__).parents[1]
 PRIMARY = testinfra.get_host("docker://mysql-backup-primary")
 REPLICA = testinfra.get_host("docker://mysql-backup-replica")
-PROGRAM = "python3 -I /usr/local/libexec/mysql_backup.py"
+PROGRAM = "python3 -I /usr/local/libexec/mysql_backup"
 FULL = "/var/backups/mysql/full"
 SIDE = "--socket=/var/lib/mysql-files/webstack/side/mysql.sock"
 WRITER = """
