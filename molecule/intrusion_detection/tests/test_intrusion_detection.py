@@ -341,6 +341,13 @@ def test_the_daily_comparison_fails_and_says_why_in_the_journal():
     run(WEB, "systemctl start file-integrity")
 
 
+def test_a_run_that_waits_for_another_comparison_still_knows_its_changes():
+    waiting = "chmod g+w /etc/fstab; flock /var/lib/aide/webstack.lock sleep 6 & sleep 0.5; file-integrity --within 5"
+    with change("true", "chmod g-w /etc/fstab; file-integrity --accept"):
+        assert run(WEB, waiting).strip() == "recorded"
+    assert findings() == []
+
+
 def test_a_run_records_its_own_changes_and_does_not_bless_those_of_others():
     with change("echo >> /usr/bin/who", "truncate --size=-1 /usr/bin/who"):
         try:
