@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.foobar.webstack.plugins.module_utils.certificates import faults as certificate_faults
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes import chain, route_faults, target_faults
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import NAME
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import listed as _listed
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import network as _network
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import true as _true
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names of the role's own sections
 RESERVED = ("metrics", "peers")
 PEERS_PORT = 1024
@@ -71,6 +74,7 @@ def faults(
         *_address_faults(frontends, peers, peer_name, metrics),
         *(fault for frontend in frontends for fault in _frontend_faults(frontend, backends, certificates)),
         *(fault for backend in backends for fault in _backend_faults(backend)),
+        *_fallback_faults(backends),
         *(fault for certificate in certificates for fault in _certificate_faults(certificate)),
         *_directory_faults(certificate_directories),
         *_peer_faults(peers, peer_name),
@@ -123,12 +127,13 @@ def _frontend_faults(
     redirect = _true(frontend.get("redirect_https"))
     if not frontend["bind"]:
         yield f"{where}.bind is []: give at least one, such as {{port: 80}}"
-    if target is None and not redirect and not frontend.get("config"):
+    if target is None and not redirect and not frontend.get("config") and not frontend.get("routes"):
         yield f"{where} has no default_backend: name one of haproxy_backends ({_listed(modes)})"
     if target is not None and target not in modes:
         yield f"{where}.default_backend is {target!r}, which is no backend: name one of haproxy_backends ({_listed(modes)})"
     if modes.get(target, mode) != mode:
         yield f"{where} has mode {mode}, but its default_backend {target!r} has mode {modes[target]}: give both the same"
+    yield from route_faults(frontend, modes)
     if redirect and mode == "tcp":
         yield f"{where}.redirect_https is true in mode tcp: only mode http can redirect"
     if mode == "tcp":
@@ -184,6 +189,16 @@ def _backend_faults(backend: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.stick.name is missing: name the {stick['on']} that identifies a client"
 
 
+def _fallback_faults(backends: list[Mapping[str, Any]]) -> Iterator[str]:
+    modes = {backend["name"]: backend.get("mode", "http") for backend in backends}
+    fallbacks = {backend["name"]: backend["fallback"] for backend in backends if backend.get("fallback")}
+    for name, fallback in fallbacks.items():
+        what = f"haproxy_backends[{name}].fallback"
+        yield from target_faults(what, fallback, modes[name], modes)
+        if fallbacks.get(chain(name, fallbacks)[-1]) == name:
+            yield f"{what} is {fallback!r}, which leads back to it: name another, or leave it out"
+
+
 def _tls_faults(where: str, tls: Mapping[str, Any] | None) -> Iterator[str]:
     if tls:
         for fault in certificate_faults(tls["ca"]):
@@ -236,14 +251,6 @@ def _setting_faults(where: str, given: Mapping[str, Any], settings: Mapping[str,
         )
 
 
-def _network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
 def _peer_faults(peers: list[Mapping[str, Any]], peer_name: str) -> Iterator[str]:
     names = [peer["name"] for peer in peers]
     if peers and peer_name not in names:
@@ -253,11 +260,3 @@ def _peer_faults(peers: list[Mapping[str, Any]], peer_name: str) -> Iterator[str
 def _port_faults(what: str, port: int | str) -> Iterator[str]:
     if not 1 <= int(port) <= 65535:
         yield f"{what} {port}: use 1 to 65535"
-
-
-def _true(value: bool | str | None) -> bool:
-    return str(value).lower() in ("true", "yes", "on", "1", "1.0", "y", "t")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "there are none"

@@ -1,0 +1,317 @@
+# -*- coding: utf-8 -*-
+# Copyright (c) The foobar.webstack founders
+# SPDX-License-Identifier: MIT
+"""Which backend takes a request or connection: the routes of a frontend as lines of haproxy.cfg, and what is wrong with them.
+
+The first route of which all conditions hold is taken. In mode http it is found once, of the request as the client has sent it, and
+kept in txn.route, so that redirects and pages (http-request) and backends (use_backend), which HAProxy reads apart, have one order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import (
+    LINE,
+    NAME,
+    TEXT,
+    TOKEN,
+    formatted,
+    items,
+    listed,
+    network,
+    quoted,
+    regex_fault,
+    true,
+)
+
+HTTP_CONDITIONS = (
+    "hosts",
+    "paths",
+    "path_prefixes",
+    "path_suffixes",
+    "path_regexes",
+    "headers",
+    "cookies",
+    "parameters",
+    "methods",
+)
+TCP_CONDITIONS = ("sni",)
+COMMON_CONDITIONS = ("networks", "region")
+CONDITIONS = (*HTTP_CONDITIONS, *TCP_CONDITIONS, *COMMON_CONDITIONS)
+ACTIONS = ("backend", "redirect", "return")
+REDIRECT_CODES = (301, 302, 303, 307, 308)
+# A line of the configuration has 64 words at most.
+WORDS = 40
+
+HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+FETCHES = {"headers": "req.fhdr({})", "cookies": "req.cook({})", "parameters": "url_param({}){}"}
+
+
+# The configuration
+
+
+def routing(frontend: Mapping[str, Any], backends: list[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the lines of a frontend's section that its routes need: rules, and after its other rules, choices of a backend."""
+    fallbacks = {backend["name"]: backend.get("fallback") for backend in backends}
+    http = frontend.get("mode", "http") == "http"
+    routes = list(enumerate(frontend.get("routes") or (), 1))
+    rules = [line for number, route in routes for line in _acls(number, route)]
+    choices: list[str] = []
+    rules = [*_path_rules(frontend), *rules, *_number_rules(frontend)] if http else [*_sni_rules(frontend), *rules]
+    for number, route in routes:
+        condition = f"{{ var(txn.route) -m int {number} }}" if http else " ".join(_names(number, route))
+        if http:
+            rules += _action_rules(route, condition)
+        if "backend" in route:
+            choices += _choices(route["backend"], condition, fallbacks)
+    if frontend.get("default_backend"):
+        choices += _choices(frontend["default_backend"], None, fallbacks)
+    return {"rules": rules, "choices": choices}
+
+
+def _conditions(route: Mapping[str, Any]) -> Iterator[tuple[str, bool, list[tuple[str, list[str]]]]]:
+    """Yield each condition's name, whether it is to hold, and what HAProxy looks at, with the patterns of which one suffices."""
+    hosts, prefixes = items(route.get("hosts")), items(route.get("path_prefixes"))
+    host, path = "req.hdr(host),host_only", "var(txn.path)"
+    for name, tests in (
+        ("hosts", _name_tests(host, hosts)),
+        ("paths", [(f"{path} -m str", items(route.get("paths")))]),
+        (
+            "path_prefixes",
+            [
+                (f"{path} -m str", [prefix for prefix in prefixes if not prefix.endswith("/")]),
+                (f"{path} -m beg", [prefix.rstrip("/") + "/" for prefix in prefixes]),
+            ],
+        ),
+        ("path_suffixes", [(f"{path} -m end", items(route.get("path_suffixes")))]),
+        ("path_regexes", [(f"{path} -m reg", items(route.get("path_regexes")))]),
+        ("methods", [("method", items(route.get("methods")))]),
+        ("sni", _name_tests("var(txn.sni)", items(route.get("sni")))),
+        ("networks", [("src", items(route.get("networks")))]),
+        ("region", [("var(txn.region) -m str", items(route.get("region")))]),
+    ):
+        if name in route:
+            yield name, True, tests
+    for kind, fetch in FETCHES.items():
+        for index, item in enumerate(route.get(kind) or (), 1):
+            found = fetch.format(item["name"], ",url_dec(1)" if kind == "parameters" else "")
+            test = (f"{found} -m found", [])
+            if "value" in item:
+                test = (f"{found} -m str", [item["value"]])
+            elif "regex" in item:
+                test = (f"{found} -m reg", [item["regex"]])
+            yield f"{kind}_{index}", true(item.get("present", True)), [test]
+
+
+def _name_tests(fetch: str, names: list[str]) -> list[tuple[str, list[str]]]:
+    return [
+        (f"{fetch} -m str -i", [name for name in names if not name.startswith("*.")]),
+        (f"{fetch} -m end -i", [name[1:] for name in names if name.startswith("*.")]),
+    ]
+
+
+def _acls(number: int, route: Mapping[str, Any]) -> Iterator[str]:
+    for name, _holds, tests in _conditions(route):
+        for criterion, patterns in tests:
+            if criterion.endswith("-m found"):
+                yield f"acl route{number}_{name} {criterion}"
+            for start in range(0, len(patterns), WORDS):
+                words = " ".join(map(quoted, patterns[start : start + WORDS]))
+                yield f"acl route{number}_{name} {criterion} -- {words}"
+
+
+def _names(number: int, route: Mapping[str, Any]) -> Iterator[str]:
+    for name, holds, _tests in _conditions(route):
+        yield f"{'' if holds else '!'}route{number}_{name}"
+
+
+def _path_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
+    """A path is compared as the servers read it; one that they may read in two ways is refused."""
+    if any(name.startswith("path") for route in frontend.get("routes") or () for name in route):
+        yield "http-request set-var(txn.path) path,url_dec,regsub(//+,/,g)"
+        yield "http-request deny status 400 unless { var(txn.path) -m found }"
+        yield f"http-request deny status 400 if {{ var(txn.path) -m reg {quoted('/[.][.]?(/|$)')} }}"
+
+
+def _sni_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
+    """The name that a client asks for stands in the first bytes that it sends, unless TLS ends here."""
+    if any("sni" in route for route in frontend.get("routes") or ()):
+        yield "tcp-request inspect-delay 5s"
+        if any(true(bind.get("tls")) for bind in frontend["bind"]):
+            yield "tcp-request content set-var(txn.sni) ssl_fc_sni if { ssl_fc }"
+        yield "tcp-request content set-var(txn.sni) req.ssl_sni if !{ ssl_fc } { req.ssl_hello_type 1 }"
+
+
+def _number_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
+    routes = frontend.get("routes") or ()
+    if routes and frontend.get("acme_backend"):
+        yield "http-request set-var(txn.route) int(0) if { path_beg /.well-known/acme-challenge/ } !{ ssl_fc }"
+    for number, route in enumerate(routes, 1):
+        conditions = " ".join(["!{ var(txn.route) -m found }", *_names(number, route)])
+        yield f"http-request set-var(txn.route) int({number}) if {conditions}"
+
+
+def _action_rules(route: Mapping[str, Any], condition: str) -> Iterator[str]:
+    if "redirect" in route:
+        redirect = route["redirect"]
+        (kind,) = (kind for kind in ("location", "prefix", "scheme") if kind in redirect)
+        code = int(redirect.get("code", 302))
+        yield f"http-request redirect {kind} {formatted(redirect[kind])} code {code} if {condition}"
+    if "return" in route:
+        yield f"http-request return {page(route['return'])} if {condition}"
+
+
+def page(answer: Mapping[str, Any]) -> str:
+    """The words of an answer that HAProxy gives itself: {status, content_type, text}."""
+    words = f"status {int(answer.get('status', 503))}"
+    if answer.get("text"):
+        content_type = answer.get("content_type", "text/plain; charset=utf-8")
+        words += f" content-type {quoted(content_type)} string {quoted(answer['text'])}"
+    return words
+
+
+def _choices(name: str, condition: str | None, fallbacks: Mapping[str, str | None]) -> Iterator[str]:
+    """Use a backend, and where it has no usable server its fallback, and so on; without a condition for all that is left."""
+    names = chain(name, fallbacks)
+    for this in names[:-1]:
+        yield f"use_backend {this} if {condition + ' ' if condition else ''}{{ nbsrv({this}) gt 0 }}"
+    if condition is None:
+        yield f"default_backend {names[-1]}"
+    else:
+        yield f"use_backend {names[-1]}{' if ' + condition if condition else ''}"
+
+
+def chain(name: str, fallbacks: Mapping[str, str | None]) -> list[str]:
+    """A backend, its fallback, the fallback of that, as far as they go; one that has come already ends it."""
+    names = [name]
+    while (following := fallbacks.get(names[-1])) and following not in names:
+        names.append(following)
+    return names
+
+
+# What is wrong with them
+
+
+def route_faults(frontend: Mapping[str, Any], modes: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the routes of a frontend; modes holds those of all backends by their names."""
+    everything: str | None = None
+    seen: dict[str, int] = {}
+    for index, route in enumerate(frontend.get("routes") or ()):
+        where = f"haproxy_frontends[{frontend['name']}].routes[{index}]"
+        conditions = {name: route[name] for name in CONDITIONS if name in route}
+        first = seen.setdefault(repr(sorted(conditions.items())), index)
+        if everything:
+            yield f"{where} is never reached, since {everything} has no conditions and takes everything: put that one last"
+        elif first != index:
+            yield f"{where} is never reached, since routes[{first}] has the same conditions: leave one of them out"
+        if not conditions:
+            everything = everything or f"routes[{index}]"
+        yield from _condition_faults(where, conditions, frontend.get("mode", "http"))
+        yield from _action_faults(where, route, frontend.get("mode", "http"), modes)
+
+
+def _condition_faults(where: str, conditions: Mapping[str, Any], mode: str) -> Iterator[str]:
+    for name, value in conditions.items():
+        what = f"{where}.{name}"
+        if mode == "tcp" and name in HTTP_CONDITIONS:
+            yield f"{what} is {value!r} in mode tcp, which sees no requests: use sni, networks or region, or mode http"
+            continue
+        if mode == "http" and name in TCP_CONDITIONS:
+            yield f"{what} is {value!r} in mode http, which ends TLS: use hosts, or mode tcp, which passes TLS on"
+            continue
+        if not value:
+            yield f"{what} is {value!r}: give at least one, or leave it out"
+        if name in FETCHES:
+            for index, item in enumerate(value or ()):
+                yield from _item_faults(f"{what}[{index}]", item)
+            continue
+        for entry in items(value):
+            right = _right_form(name, str(entry))
+            if right:
+                yield f"{what} has {entry!r}: {right}"
+
+
+def _right_form(name: str, entry: str) -> str | None:
+    """What to give instead, or None where the entry of a condition is usable."""
+    if name in ("hosts", "sni") and not HOST.fullmatch(entry):
+        return "give a name such as www.example.com, or *.example.com for every name below it, without a port"
+    if name in ("paths", "path_prefixes") and not (entry.startswith("/") and _decoded_path(entry)):
+        return "give a path that begins with '/', such as /shop, not encoded, without '//' and a query"
+    if name == "path_suffixes" and not (entry and _decoded_path(entry)):
+        return "give the end of a path, such as .php, not encoded, without '//' and a query"
+    if name == "path_regexes":
+        fault = regex_fault(entry)
+        return fault and f"{fault}: give a regular expression, such as ^/user/[0-9]+$"
+    if name == "methods" and not re.fullmatch("[A-Z]+", entry):
+        return "give a method in capital letters, such as GET"
+    if name == "networks" and not network(entry):
+        return "give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
+    if name == "region" and not NAME.fullmatch(entry):
+        return "give the name of a region, such as eu"
+    return None
+
+
+def _decoded_path(text: str) -> bool:
+    return text.isprintable() and not re.search(r"//|[?#]|%[0-9A-Fa-f]{2}", text)
+
+
+def _item_faults(where: str, item: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a header, cookie or query parameter: {name, value or regex or present}."""
+    if not TOKEN.fullmatch(item["name"]):
+        yield f"{where}.name is {item['name']!r}: use letters, digits, '.', '_', '~' and '-' only"
+    given = [key for key in ("value", "regex", "present") if key in item]
+    if len(given) > 1:
+        yield f"{where} has {' and '.join(given)}: give one of them"
+    if "value" in item and not LINE.fullmatch(str(item["value"])):
+        yield f"{where}.value is {item['value']!r}: use printable ASCII in one line"
+    if "regex" in item:
+        fault = regex_fault(item["regex"])
+        if fault:
+            yield f"{where}.regex is {item['regex']!r}: {fault}: give a regular expression, such as ^v[0-9]+$"
+
+
+def _action_faults(where: str, route: Mapping[str, Any], mode: str, modes: Mapping[str, str]) -> Iterator[str]:
+    given = [action for action in ACTIONS if action in route]
+    if len(given) != 1:
+        yield f"{where} has {' and '.join(given) or 'no action'}: give one of {', '.join(ACTIONS)}"
+    if mode == "tcp":
+        for action in given:
+            if action != "backend":
+                yield f"{where}.{action} is {route[action]!r} in mode tcp, which gives no answers: use backend, or mode http"
+        given = [action for action in given if action == "backend"]
+    if "backend" in given:
+        yield from target_faults(f"{where}.backend", route["backend"], mode, modes)
+    if "redirect" in given:
+        yield from _redirect_faults(f"{where}.redirect", route["redirect"])
+    if "return" in given:
+        yield from page_faults(f"{where}.return", route["return"])
+
+
+def target_faults(what: str, name: str, mode: str, modes: Mapping[str, str]) -> Iterator[str]:
+    if name not in modes:
+        yield f"{what} is {name!r}, which is no backend: name one of haproxy_backends ({listed(modes)})"
+    elif modes[name] != mode:
+        yield f"{what} is {name!r}, which has mode {modes[name]}, in mode {mode}: give both the same"
+
+
+def _redirect_faults(where: str, redirect: Mapping[str, Any]) -> Iterator[str]:
+    given = [kind for kind in ("location", "prefix", "scheme") if kind in redirect]
+    if len(given) != 1:
+        yield f"{where} has {' and '.join(given) or 'no target'}: give one of location, prefix and scheme"
+    for kind in ("location", "prefix"):
+        if kind in redirect and not re.fullmatch("(/|https?://)[!-~]*", redirect[kind]):
+            yield f"{where}.{kind} is {redirect[kind]!r}: give a path or an address, such as https://www.example.com/new, encoded"
+    if int(redirect.get("code", 302)) not in REDIRECT_CODES:
+        yield f"{where}.code is {redirect['code']}: use one of {', '.join(map(str, REDIRECT_CODES))}"
+
+
+def page_faults(where: str, answer: Mapping[str, Any]) -> Iterator[str]:
+    if not 200 <= int(answer.get("status", 503)) <= 599:
+        yield f"{where}.status is {answer['status']}: use 200 to 599"
+    if not (LINE.fullmatch(answer.get("content_type", "")) and answer.get("content_type", "-")):
+        yield f"{where}.content_type is {answer['content_type']!r}: give one such as 'text/html; charset=utf-8'"
+    if not TEXT.fullmatch(answer.get("text", "")):
+        yield f"{where}.text is {answer['text']!r}: use lines of text, without control characters"

@@ -1,0 +1,289 @@
+"""The routes of a frontend: the lines that they become, and what is wrong with them."""
+
+import re
+
+import pytest
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy import faults
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes import routing
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import formatted, quoted
+from hypothesis import given
+from hypothesis import strategies as st
+
+BACKENDS = [{"name": "web"}, {"name": "api"}, {"name": "mysql", "mode": "tcp"}]
+
+
+def frontend(*routes, **changes):
+    return {"name": "www", "bind": [{"port": 80}], "routes": list(routes)} | changes
+
+
+def found(*routes, backends=BACKENDS, **changes):
+    return faults([frontend(*routes, **changes)], backends, [], [], [], "", {"address": "*", "port": 8404}, {})
+
+
+def rules(*routes, backends=BACKENDS, **changes):
+    return routing(frontend(*routes, **changes), backends)["rules"]
+
+
+def choices(*routes, backends=BACKENDS, **changes):
+    return routing(frontend(*routes, **changes), backends)["choices"]
+
+
+def unquoted(word):
+    """What HAProxy makes of a word in double quotes."""
+    escapes = {"n": "\n", "r": "\r", "t": "\t"}
+    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), word[1:-1])
+
+
+@given(st.text())
+def test_a_quoted_text_is_one_word_of_one_line_and_comes_out_as_it_went_in(text):
+    word = quoted(text)
+    assert "\n" not in word
+    assert not re.search(r'(?<!\\)(\\\\)*["$]', word[1:-1])
+    assert unquoted(word) == text
+    assert unquoted(formatted(text)).replace("%%", "%") == text.replace("%%", "%")
+    assert len(re.findall("%", formatted(text))) == 2 * text.count("%")
+
+
+@pytest.mark.parametrize(
+    ("condition", "acls"),
+    [
+        (
+            {"hosts": ["example.com", "*.example.com"]},
+            [
+                'hosts req.hdr(host),host_only -m str -i -- "example.com"',
+                'hosts req.hdr(host),host_only -m end -i -- ".example.com"',
+            ],
+        ),
+        ({"hosts": "example.com"}, ['hosts req.hdr(host),host_only -m str -i -- "example.com"']),
+        ({"paths": ["/a b"]}, ['paths var(txn.path) -m str -- "/a b"']),
+        (
+            {"path_prefixes": ["/shop", "/img/"]},
+            [
+                'path_prefixes var(txn.path) -m str -- "/shop"',
+                'path_prefixes var(txn.path) -m beg -- "/shop/" "/img/"',
+            ],
+        ),
+        ({"path_prefixes": ["/"]}, ['path_prefixes var(txn.path) -m beg -- "/"']),
+        ({"path_suffixes": [".php"]}, ['path_suffixes var(txn.path) -m end -- ".php"']),
+        ({"path_regexes": ["^/[0-9]+$"]}, ['path_regexes var(txn.path) -m reg -- "^/[0-9]+\\$"']),
+        (
+            {"headers": [{"name": "X-A", "value": '"1" %'}, {"name": "X-B"}]},
+            ['headers_1 req.fhdr(X-A) -m str -- "\\"1\\" %"', "headers_2 req.fhdr(X-B) -m found"],
+        ),
+        ({"cookies": [{"name": "a", "regex": "^-i$"}]}, ['cookies_1 req.cook(a) -m reg -- "^-i\\$"']),
+        ({"parameters": [{"name": "q", "value": 1}]}, ['parameters_1 url_param(q),url_dec(1) -m str -- "1"']),
+        ({"methods": ["PUT", "POST"]}, ['methods method -- "PUT" "POST"']),
+        ({"networks": ["10.0.0.0/8", "::1"]}, ['networks src -- "10.0.0.0/8" "::1"']),
+        ({"region": ["eu", "us"]}, ['region var(txn.region) -m str -- "eu" "us"']),
+    ],
+)
+def test_a_condition_becomes_an_acl(condition, acls):
+    lines = rules({**condition, "backend": "web"})
+    assert [line for line in lines if line.startswith("acl ")] == [f"acl route1_{acl}" for acl in acls]
+    (chosen,) = (line for line in lines if "set-var(txn.route)" in line)
+    names = dict.fromkeys(acl.split()[0] for acl in acls)
+    assert chosen.endswith(" ".join(["if !{ var(txn.route) -m found }", *(f"route1_{name}" for name in names)]))
+
+
+def test_what_must_not_be_there_is_negated():
+    assert rules({"cookies": [{"name": "a", "present": "False"}], "backend": "web"}) == [
+        "acl route1_cookies_1 req.cook(a) -m found",
+        "http-request set-var(txn.route) int(1) if !{ var(txn.route) -m found } !route1_cookies_1",
+    ]
+
+
+def test_a_long_list_becomes_lines_of_fewer_words_than_haproxy_takes():
+    lines = rules({"hosts": [f"site{number}.example.com" for number in range(1000)], "backend": "web"})
+    assert max(len(line.split()) for line in lines) < 64
+    assert sum(line.count("site") for line in lines) == 1000
+
+
+def test_the_first_route_is_taken_whatever_its_action_is():
+    old = {"location": "/new?a=%20", "code": "301"}
+    page = {"status": "404", "text": "100%\n"}
+    routes = [{"paths": ["/old"], "redirect": old}, {"paths": ["/gone"], "return": page}, {"backend": "api"}]
+    assert rules(*routes)[-5:] == [
+        "http-request set-var(txn.route) int(1) if !{ var(txn.route) -m found } route1_paths",
+        "http-request set-var(txn.route) int(2) if !{ var(txn.route) -m found } route2_paths",
+        "http-request set-var(txn.route) int(3) if !{ var(txn.route) -m found }",
+        'http-request redirect location "/new?a=%%20" code 301 if { var(txn.route) -m int 1 }',
+        'http-request return status 404 content-type "text/plain; charset=utf-8" string "100%\\n" if { var(txn.route) -m int 2 }',
+    ]
+    assert choices(*routes) == ["use_backend api if { var(txn.route) -m int 3 }"]
+
+
+def test_a_challenge_of_an_authority_takes_no_route():
+    chosen = [line for line in rules({"backend": "web"}, acme_backend="api") if "set-var(txn.route)" in line]
+    assert (
+        chosen[0] == "http-request set-var(txn.route) int(0) if { path_beg /.well-known/acme-challenge/ } !{ ssl_fc }"
+    )
+
+
+def test_tls_is_passed_on_by_the_name_that_is_asked_for():
+    routes = [{"sni": ["a.example.com", "*.b.example.com"], "networks": ["10.0.0.0/8"], "backend": "mysql"}]
+    assert rules(*routes, mode="tcp") == [
+        "tcp-request inspect-delay 5s",
+        "tcp-request content set-var(txn.sni) req.ssl_sni if !{ ssl_fc } { req.ssl_hello_type 1 }",
+        'acl route1_sni var(txn.sni) -m str -i -- "a.example.com"',
+        'acl route1_sni var(txn.sni) -m end -i -- ".b.example.com"',
+        'acl route1_networks src -- "10.0.0.0/8"',
+    ]
+    assert choices(*routes, mode="tcp", default_backend="mysql") == [
+        "use_backend mysql if route1_sni route1_networks",
+        "default_backend mysql",
+    ]
+    ended = rules(*routes, mode="tcp", bind=[{"port": 443, "tls": True}])
+    assert "tcp-request content set-var(txn.sni) ssl_fc_sni if { ssl_fc }" in ended
+
+
+def test_a_backend_without_a_usable_server_leaves_it_to_its_fallback_and_that_to_its_own():
+    backends = [{"name": "a", "fallback": "b"}, {"name": "b", "fallback": "c"}, {"name": "c"}]
+    condition = "{ var(txn.route) -m int 1 }"
+    assert choices({"paths": ["/"], "backend": "b"}, backends=backends, default_backend="a") == [
+        f"use_backend b if {condition} {{ nbsrv(b) gt 0 }}",
+        f"use_backend c if {condition}",
+        "use_backend a if { nbsrv(a) gt 0 }",
+        "use_backend b if { nbsrv(b) gt 0 }",
+        "default_backend c",
+    ]
+    assert choices({"backend": "b"}, backends=backends, mode="tcp") == [
+        "use_backend b if { nbsrv(b) gt 0 }",
+        "use_backend c",
+    ]
+
+
+def test_what_can_work_has_no_fault():
+    routes = [
+        {"hosts": ["example.com", "*.example.com"], "methods": ["GET"], "region": ["eu"], "backend": "web"},
+        {"path_regexes": ["^/[[:alpha:]]+$"], "headers": [{"name": "X", "value": 1}], "redirect": {"scheme": "https"}},
+        {
+            "path_suffixes": ["-old"],
+            "cookies": [{"name": "a"}],
+            "redirect": {"prefix": "https://a.example", "code": 308},
+        },
+        {"paths": ["/á b"], "networks": ["::1"], "return": {"status": "200", "text": "über\nzwei"}},
+        {"return": {}},
+    ]
+    assert found(*routes) == []
+    assert found({"sni": ["a.example"], "backend": "mysql"}, {"backend": "mysql"}, mode="tcp") == []
+
+
+WHERE = "haproxy_frontends[www].routes[0]"
+NAMED = "give a name such as www.example.com, or *.example.com for every name below it, without a port"
+PATH = "give a path that begins with '/', such as /shop, not encoded, without '//' and a query"
+
+
+@pytest.mark.parametrize(
+    ("route", "fault"),
+    [
+        ({"backend": "wbe"}, ".backend is 'wbe', which is no backend: name one of haproxy_backends (web, api, mysql)"),
+        ({"backend": "mysql"}, ".backend is 'mysql', which has mode tcp, in mode http: give both the same"),
+        ({}, " has no action: give one of backend, redirect, return"),
+        ({"backend": "web", "return": {}}, " has backend and return: give one of backend, redirect, return"),
+        ({"hosts": ["a.example:80"], "backend": "web"}, f".hosts has 'a.example:80': {NAMED}"),
+        ({"hosts": ["www.*.example"], "backend": "web"}, f".hosts has 'www.*.example': {NAMED}"),
+        ({"hosts": [], "backend": "web"}, ".hosts is []: give at least one, or leave it out"),
+        ({"paths": ["shop"], "backend": "web"}, f".paths has 'shop': {PATH}"),
+        ({"path_prefixes": ["/a?b"], "backend": "web"}, f".path_prefixes has '/a?b': {PATH}"),
+        ({"path_prefixes": ["/a%20b"], "backend": "web"}, f".path_prefixes has '/a%20b': {PATH}"),
+        ({"path_prefixes": ["/a//b"], "backend": "web"}, f".path_prefixes has '/a//b': {PATH}"),
+        (
+            {"path_suffixes": [""], "backend": "web"},
+            ".path_suffixes has '': give the end of a path, such as .php, not encoded, without '//' and a query",
+        ),
+        (
+            {"path_regexes": ["^/(a"], "backend": "web"},
+            ".path_regexes has '^/(a': missing ), unterminated subpattern at position 2: give a regular expression, such as ^/user/[0-9]+$",
+        ),
+        (
+            {"headers": [{"name": "X-A,1)"}], "backend": "web"},
+            ".headers[0].name is 'X-A,1)': use letters, digits, '.', '_', '~' and '-' only",
+        ),
+        (
+            {"headers": [{"name": "X", "value": "a\nb"}], "backend": "web"},
+            ".headers[0].value is 'a\\nb': use printable ASCII in one line",
+        ),
+        (
+            {"cookies": [{"name": "a", "value": "b", "present": False}], "backend": "web"},
+            ".cookies[0] has value and present: give one of them",
+        ),
+        (
+            {"parameters": [{"name": "a", "regex": "+"}], "backend": "web"},
+            ".parameters[0].regex is '+': nothing to repeat at position 0: give a regular expression, such as ^v[0-9]+$",
+        ),
+        ({"methods": ["get"], "backend": "web"}, ".methods has 'get': give a method in capital letters, such as GET"),
+        (
+            {"networks": ["office"], "backend": "web"},
+            ".networks has 'office': give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32",
+        ),
+        ({"region": ["e u"], "backend": "web"}, ".region has 'e u': give the name of a region, such as eu"),
+        (
+            {"sni": ["a.example"], "backend": "web"},
+            ".sni is ['a.example'] in mode http, which ends TLS: use hosts, or mode tcp, which passes TLS on",
+        ),
+        ({"redirect": {}}, ".redirect has no target: give one of location, prefix and scheme"),
+        (
+            {"redirect": {"scheme": "https", "prefix": "/a"}},
+            ".redirect has prefix and scheme: give one of location, prefix and scheme",
+        ),
+        (
+            {"redirect": {"location": "www.example.com"}},
+            ".redirect.location is 'www.example.com': give a path or an address, such as https://www.example.com/new, encoded",
+        ),
+        ({"redirect": {"location": "/", "code": 300}}, ".redirect.code is 300: use one of 301, 302, 303, 307, 308"),
+        ({"return": {"status": 100}}, ".return.status is 100: use 200 to 599"),
+        (
+            {"return": {"content_type": "a\nb"}},
+            ".return.content_type is 'a\\nb': give one such as 'text/html; charset=utf-8'",
+        ),
+        ({"return": {"text": "\0"}}, ".return.text is '\\x00': use lines of text, without control characters"),
+    ],
+)
+def test_a_fault_says_variable_value_and_right_form(route, fault):
+    assert found(route) == [WHERE + fault]
+
+
+@pytest.mark.parametrize(
+    ("route", "fault"),
+    [
+        (
+            {"hosts": ["a.example"], "backend": "mysql"},
+            ".hosts is ['a.example'] in mode tcp, which sees no requests: use sni, networks or region, or mode http",
+        ),
+        ({"sni": ["a b"], "backend": "mysql"}, f".sni has 'a b': {NAMED}"),
+        (
+            {"return": {"status": 404}},
+            ".return is {'status': 404} in mode tcp, which gives no answers: use backend, or mode http",
+        ),
+        ({"backend": "web"}, ".backend is 'web', which has mode http, in mode tcp: give both the same"),
+    ],
+)
+def test_so_does_a_fault_of_mode_tcp(route, fault):
+    assert found(route, mode="tcp") == [WHERE + fault]
+
+
+def test_a_route_that_is_never_reached_is_refused():
+    assert found({"backend": "web"}, {"paths": ["/a"], "backend": "api"}) == [
+        "haproxy_frontends[www].routes[1] is never reached, since routes[0] has no conditions and takes everything: put that one last"
+    ]
+    assert found({"paths": ["/a"], "backend": "web"}, {"paths": ["/a"], "backend": "api"}) == [
+        "haproxy_frontends[www].routes[1] is never reached, since routes[0] has the same conditions: leave one of them out"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "fault"),
+    [
+        ("wbe", ".fallback is 'wbe', which is no backend: name one of haproxy_backends (web, api, mysql)"),
+        ("mysql", ".fallback is 'mysql', which has mode tcp, in mode http: give both the same"),
+        ("web", ".fallback is 'web', which leads back to it: name another, or leave it out"),
+        ("api", ".fallback is 'api', which leads back to it: name another, or leave it out"),
+    ],
+)
+def test_a_fallback_leads_to_a_backend_of_its_mode_and_not_back(fallback, fault):
+    backends = [
+        {"name": "web", "fallback": fallback},
+        {"name": "api", **({"fallback": "web"} if fallback == "api" else {})},
+        BACKENDS[2],
+    ]
+    assert found(backends=backends, default_backend="web")[0] == f"haproxy_backends[web]{fault}"
