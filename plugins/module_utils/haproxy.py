@@ -10,8 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.foobar.webstack.plugins.module_utils.certificates import faults as certificate_faults
-from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes import chain, route_faults, target_faults
-from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import NAME
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes import (
+    chain,
+    page_faults,
+    route_faults,
+    target_faults,
+)
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import NAME, TEXT, TIME, regex_fault
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import listed as _listed
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import network as _network
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import true as _true
@@ -47,7 +52,20 @@ HTTP_ONLY = (
     "blocked_paths",
     "security_headers",
     "acme_backend",
+    "request_headers",
+    "response_headers",
+    "error_pages",
 )
+# What a backend may have in mode http alone
+HTTP_SERVICE = ("compression", "error_pages")
+BALANCE = re.compile(
+    r"roundrobin|static-rr|leastconn|first|source|random(\([0-9]+\))?|rdp-cookie(\([A-Za-z0-9._-]+\))?"
+    r"|(uri|url_param|hash)( [A-Za-z0-9_.,()/-]+)*|hdr\([A-Za-z0-9._-]+\)( use_domain_only)?"
+)
+HTTP_BALANCE = re.compile(r"uri|url_param|hdr")
+HASHED = re.compile(r"source|uri|url_param|hdr|hash|rdp-cookie")
+# The statuses of which HAProxy has a page of its own (Configuration Manual, http-error)
+PAGES = (200, 400, 401, 403, 404, 405, 407, 408, 410, 413, 425, 429, 500, 501, 502, 503, 504)
 
 
 def faults(
@@ -74,7 +92,14 @@ def faults(
         *_address_faults(frontends, peers, peer_name, metrics),
         *(fault for frontend in frontends for fault in _frontend_faults(frontend, backends, certificates)),
         *(fault for backend in backends for fault in _backend_faults(backend)),
+        *(fault for backend in backends for fault in _service_faults(backend)),
         *_fallback_faults(backends),
+        *(
+            fault
+            for kind, proxies in (("frontends", frontends), ("backends", backends))
+            for proxy in proxies
+            for fault in _page_faults(f"haproxy_{kind}[{proxy['name']}].error_pages", proxy)
+        ),
         *(fault for certificate in certificates for fault in _certificate_faults(certificate)),
         *_directory_faults(certificate_directories),
         *_peer_faults(peers, peer_name),
@@ -176,6 +201,10 @@ def _backend_faults(backend: Mapping[str, Any]) -> Iterator[str]:
             yield f"{server_where}.weight is {server['weight']}: use 0 to 256"
         yield from _port_faults(f"{server_where}.port is", server["port"])
         yield from _port_faults(f"{server_where}.check_port is", server.get("check_port", 1))
+        if int(server.get("maxconn", 1)) < 1:
+            yield f"{server_where}.maxconn is {server['maxconn']}: use 1 or more, or leave it out for no limit"
+    if servers and not any(int(server.get("weight", 100)) for server in servers):
+        yield f"{where}.servers have the weight 0, all of them, so that nobody is served: give one of them 1 or more"
     if cookie and tcp:
         yield f"{where}.cookie is {cookie['name']!r} in mode tcp, which sees no cookies: use mode http, or stick: {{on: source}}"
     if cookie:
@@ -187,6 +216,75 @@ def _backend_faults(backend: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}.stick.on is {stick['on']!r} in mode tcp, which sees addresses only: use 'source'"
         if not stick.get("name"):
             yield f"{where}.stick.name is missing: name the {stick['on']} that identifies a client"
+
+
+def _service_faults(backend: Mapping[str, Any]) -> Iterator[str]:
+    """How a backend chooses its servers, lets them begin, tries again and answers."""
+    where = f"haproxy_backends[{backend['name']}]"
+    mode = backend.get("mode", "http")
+    balance = backend.get("balance", "roundrobin")
+    check = backend.get("health_check", {})
+    if not BALANCE.fullmatch(balance):
+        yield (
+            f"{where}.balance is {balance!r}: use roundrobin, leastconn, first, source, random, hash and what is hashed, such as "
+            "'hash src', and in mode http also uri, 'url_param NAME' and 'hdr(NAME)'"
+        )
+    elif mode == "tcp" and HTTP_BALANCE.match(balance):
+        yield f"{where}.balance is {balance!r} in mode tcp, which sees no requests: use source or 'hash src', or mode http"
+    if "hash_type" in backend and not HASHED.match(balance):
+        yield f"{where}.hash_type is {backend['hash_type']!r}, but balance {balance!r} hashes nothing: use source or uri, or leave it out"
+    for option in ("slow_start", "queue_timeout"):
+        if option in backend and not TIME.fullmatch(str(backend[option])):
+            yield f"{where}.{option} is {backend[option]!r}: give a time, such as 500ms, 30s or 2m"
+    if "slow_start" in backend and check.get("type") == "none":
+        yield f"{where}.slow_start is {backend['slow_start']!r} without a health_check, by which a server comes up: give one, or leave it out"
+    if mode == "tcp":
+        for option in HTTP_SERVICE:
+            if option in backend:
+                yield f"{where}.{option} is {backend[option]!r} in mode tcp, which sees no requests: leave it out, or use mode http"
+    for method in backend.get("retry_methods", ()):
+        if not re.fullmatch("[A-Z]+", method):
+            yield f"{where}.retry_methods has {method!r}: give a method in capital letters, such as GET"
+    if backend.get("retry_methods") == []:
+        yield f"{where}.retry_methods is []: give at least one, such as GET, or leave retry_on out"
+    types = backend.get("compression", {}).get("types", ["text/html"])
+    for content_type in types or [""]:
+        if not re.fullmatch(r"[a-z]+/[A-Za-z0-9.+*-]+", content_type):
+            yield f"{where}.compression.types has {content_type!r}: give a type of content, such as text/html"
+    yield from _check_faults(f"{where}.health_check", check, mode)
+
+
+def _check_faults(where: str, check: Mapping[str, Any], mode: str) -> Iterator[str]:
+    kind, steps = check.get("type", "tcp"), check.get("steps")
+    if mode == "http" and kind in ("tls", "send_expect"):
+        yield f"{where}.type is {kind!r} in mode http: use 'http' (and tls of the backend, where its servers speak it), or mode tcp"
+    if kind == "send_expect" and not steps:
+        yield f'{where}.steps is {steps!r}: give what to send and to expect, such as {{send: "PING\\r\\n", expect: "+PONG"}}'
+    if kind != "send_expect" and steps:
+        yield f"{where}.steps is {steps!r}, but type is {kind!r}: use type: send_expect, or leave it out"
+    for index, step in enumerate(steps or ()):
+        if not step or {"expect", "expect_regex"} <= set(step):
+            yield f"{where}.steps[{index}] is {dict(step)!r}: give send, or one of expect and expect_regex, or both"
+        for option in ("send", "expect"):
+            if option in step and not (step[option] and TEXT.fullmatch(step[option])):
+                yield f"{where}.steps[{index}].{option} is {step[option]!r}: use text, without control characters but for the ends of lines"
+        fault = regex_fault(step["expect_regex"]) if "expect_regex" in step else None
+        if fault:
+            yield f"{where}.steps[{index}].expect_regex is {step['expect_regex']!r}: {fault}: give a regular expression, such as ^220"
+    if check.get("host") is not None and not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", check["host"]):
+        yield f"{where}.host is {check['host']!r}: give a name, such as www.example.com"
+    if not re.fullmatch("/[!-~]*", check.get("path", "/")):
+        yield f"{where}.path is {check['path']!r}: give a path that begins with '/', such as /health, encoded"
+
+
+def _page_faults(where: str, proxy: Mapping[str, Any]) -> Iterator[str]:
+    statuses = [int(page.get("status", 503)) for page in proxy.get("error_pages", ())]
+    for index, (status, page) in enumerate(zip(statuses, proxy.get("error_pages", ()), strict=True)):
+        if status not in PAGES:
+            yield f"{where}[{index}].status is {status}, of which HAProxy has no page: use one of {', '.join(map(str, PAGES))}"
+        elif status in statuses[:index]:
+            yield f"{where}[{index}].status is {status}, as is that of another: give each a status of its own"
+        yield from page_faults(f"{where}[{index}]", page)
 
 
 def _fallback_faults(backends: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -87,6 +87,7 @@ TLS = [{"port": 80}, {"port": 443, "tls": True}]
                     ),
                     backend(
                         server(port=3306, check_port=9201, weight=0),
+                        server(name="web2"),
                         name="mysql",
                         mode="tcp",
                         stick={},
