@@ -16,7 +16,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes imp
     route_faults,
     target_faults,
 )
-from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import NAME, TEXT, TIME, regex_fault
+from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import NAME, TEXT, TIME, items, regex_fault
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import listed as _listed
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import network as _network
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import true as _true
@@ -173,6 +173,9 @@ def _frontend_faults(
         if all(_true(bind.get("tls")) for bind in frontend["bind"]):
             yield f"{where}.acme_backend is {challenge!r}, but no bind is without tls, and authorities ask in plain http: bind port 80 too"
     for index, bind in enumerate(frontend["bind"]):
+        for network in items(bind.get("accept_proxy")):
+            if not _network(network):
+                yield f"{where}.bind[{index}].accept_proxy has {network!r}: give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
         if _true(bind.get("tls")) and not certificates:
             yield f"{where}.bind[{index}].tls is true, but haproxy_certificates is []: give at least one certificate"
 

@@ -41,10 +41,11 @@ HTTP_CONDITIONS = (
 TCP_CONDITIONS = ("sni",)
 COMMON_CONDITIONS = ("networks", "region")
 CONDITIONS = (*HTTP_CONDITIONS, *TCP_CONDITIONS, *COMMON_CONDITIONS)
-ACTIONS = ("backend", "redirect", "return")
+ACTIONS = ("backend", "split", "redirect", "return")
 REDIRECT_CODES = (301, 302, 303, 307, 308)
 # A line of the configuration has 64 words at most.
 WORDS = 40
+MAX_AGE = 30 * 86400
 
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 FETCHES = {"headers": "req.fhdr({})", "cookies": "req.cook({})", "parameters": "url_param({}){}"}
@@ -54,22 +55,29 @@ FETCHES = {"headers": "req.fhdr({})", "cookies": "req.cook({})", "parameters": "
 
 
 def routing(frontend: Mapping[str, Any], backends: list[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the lines of a frontend's section that its routes need: rules, and after its other rules, choices of a backend."""
+    """Return lines of a frontend's section: proxies come first, then rules, and after all other rules the choices of a backend."""
     fallbacks = {backend["name"]: backend.get("fallback") for backend in backends}
     http = frontend.get("mode", "http") == "http"
     routes = list(enumerate(frontend.get("routes") or (), 1))
     rules = [line for number, route in routes for line in _acls(number, route)]
     choices: list[str] = []
-    rules = [*_path_rules(frontend), *rules, *_number_rules(frontend)] if http else [*_sni_rules(frontend), *rules]
+    if http:
+        rules = [*_path_rules(frontend), *rules, *_number_rules(frontend), *_header_rules(frontend)]
+    else:
+        rules = [*_sni_rules(frontend), *rules]
     for number, route in routes:
         condition = f"{{ var(txn.route) -m int {number} }}" if http else " ".join(_names(number, route))
         if http:
             rules += _action_rules(route, condition)
         if "backend" in route:
             choices += _choices(route["backend"], condition, fallbacks)
+        for variant in _variants(route):
+            choices += _choices(
+                variant["name"], f"{condition} {{ var(txn.variant) -m str {variant['name']} }}", fallbacks
+            )
     if frontend.get("default_backend"):
         choices += _choices(frontend["default_backend"], None, fallbacks)
-    return {"rules": rules, "choices": choices}
+    return {"proxies": list(_proxy_rules(frontend)), "rules": rules, "choices": choices}
 
 
 def _conditions(route: Mapping[str, Any]) -> Iterator[tuple[str, bool, list[tuple[str, list[str]]]]]:
@@ -136,6 +144,17 @@ def _path_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
         yield f"http-request deny status 400 if {{ var(txn.path) -m reg {quoted('/[.][.]?(/|$)')} }}"
 
 
+def _proxy_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
+    """Only those who are named may say for whom they speak. What is read here is the address that they speak from."""
+    for number, bind in enumerate(frontend["bind"], 1):
+        if bind.get("accept_proxy"):
+            acl = f"bind{number}_proxies"
+            networks = items(bind["accept_proxy"])
+            for start in range(0, len(networks), WORDS):
+                yield f"acl {acl} src -- {' '.join(map(quoted, networks[start : start + WORDS]))}"
+            yield f"tcp-request connection reject if {{ so_id {number} }} !{acl}"
+
+
 def _sni_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
     """The name that a client asks for stands in the first bytes that it sends, unless TLS ends here."""
     if any("sni" in route for route in frontend.get("routes") or ()):
@@ -154,7 +173,54 @@ def _number_rules(frontend: Mapping[str, Any]) -> Iterator[str]:
         yield f"http-request set-var(txn.route) int({number}) if {conditions}"
 
 
+def _header_rules(given: Mapping[str, Any], condition: str = "") -> Iterator[str]:
+    """Change headers of requests, and of all responses, HAProxy's own among them."""
+    suffix = f" if {condition}" if condition else ""
+    for option, action in (("request_headers", "http-request"), ("response_headers", "http-after-response")):
+        headers = given.get(option) or {}
+        for name in items(headers.get("remove")):
+            yield f"{action} del-header {name}{suffix}"
+        for verb in ("set", "add"):
+            for name, value in (headers.get(verb) or {}).items():
+                yield f"{action} {verb}-header {name} {formatted(value)}{suffix}"
+
+
+def _rewrite_rule(rewrite: Mapping[str, Any], condition: str) -> str:
+    """Put another prefix before what follows the old one, whole directories both."""
+    old, new = rewrite["from"].rstrip("/"), rewrite["to"].rstrip("/")
+    pattern, rest = (f"^{re.escape(old)}(/.*)?$", r"\1") if new else (f"^{re.escape(old)}(?:/(.*))?$", r"/\1")
+    return f"http-request replace-path {quoted(pattern)} {formatted(new + rest)} if {condition}"
+
+
+def _variants(route: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The backends of a split that take anything; the weight 0 takes its clients from one."""
+    return [variant for variant in route.get("split", {}).get("backends", ()) if int(variant.get("weight", 1))]
+
+
+def _split_rules(route: Mapping[str, Any], condition: str) -> Iterator[str]:
+    """A client's cookie names its backend. One without, or of a backend that takes nothing any longer, is drawn for."""
+    variants, cookie = _variants(route), route["split"].get("cookie", "variant")
+    names = " ".join(quoted(variant["name"]) for variant in variants)
+    open_yet = "!{ var(txn.variant) -m found }"
+    yield f"http-request set-var(txn.variant) req.cook({cookie}) if {condition} {{ req.cook({cookie}) -m str -- {names} }}"
+    total = sum(int(variant.get("weight", 1)) for variant in variants)
+    yield f"http-request set-var(txn.draw) rand({total}) if {condition} {open_yet}"
+    limit = 0
+    for variant in variants:
+        limit += int(variant.get("weight", 1))
+        yield f"http-request set-var(txn.variant) str({variant['name']}) if {condition} {open_yet} {{ var(txn.draw) -m int lt {limit} }}"
+    age = int(route["split"].get("max_age", MAX_AGE))
+    for secure, over in (("; Secure", "{ ssl_fc }"), ("", "!{ ssl_fc }")):
+        value = f'"{cookie}=%[var(txn.variant)]; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}"'
+        yield f"http-response add-header Set-Cookie {value} if {condition} {{ var(txn.draw) -m found }} {over}"
+
+
 def _action_rules(route: Mapping[str, Any], condition: str) -> Iterator[str]:
+    yield from _header_rules(route, condition)
+    if "rewrite_prefix" in route:
+        yield _rewrite_rule(route["rewrite_prefix"], condition)
+    if "split" in route:
+        yield from _split_rules(route, condition)
     if "redirect" in route:
         redirect = route["redirect"]
         (kind,) = (kind for kind in ("location", "prefix", "scheme") if kind in redirect)
@@ -199,6 +265,8 @@ def route_faults(frontend: Mapping[str, Any], modes: Mapping[str, str]) -> Itera
     """What is wrong with the routes of a frontend; modes holds those of all backends by their names."""
     everything: str | None = None
     seen: dict[str, int] = {}
+    cookies: dict[str, tuple[int, list[str]]] = {}
+    yield from header_faults(f"haproxy_frontends[{frontend['name']}]", frontend)
     for index, route in enumerate(frontend.get("routes") or ()):
         where = f"haproxy_frontends[{frontend['name']}].routes[{index}]"
         conditions = {name: route[name] for name in CONDITIONS if name in route}
@@ -211,6 +279,13 @@ def route_faults(frontend: Mapping[str, Any], modes: Mapping[str, str]) -> Itera
             everything = everything or f"routes[{index}]"
         yield from _condition_faults(where, conditions, frontend.get("mode", "http"))
         yield from _action_faults(where, route, frontend.get("mode", "http"), modes)
+        yield from header_faults(where, route)
+        if "split" in route:
+            cookie = route["split"].get("cookie", "variant")
+            names = sorted(variant["name"] for variant in route["split"].get("backends", ()))
+            first, others = cookies.setdefault(cookie, (index, names))
+            if others != names:
+                yield f"{where}.split.cookie is {cookie!r}, as in routes[{first}], which has other backends: give each a cookie of its own"
 
 
 def _condition_faults(where: str, conditions: Mapping[str, Any], mode: str) -> Iterator[str]:
@@ -229,7 +304,7 @@ def _condition_faults(where: str, conditions: Mapping[str, Any], mode: str) -> I
                 yield from _item_faults(f"{what}[{index}]", item)
             continue
         for entry in items(value):
-            right = _right_form(name, str(entry))
+            right = _right_form(name, entry)
             if right:
                 yield f"{what} has {entry!r}: {right}"
 
@@ -260,7 +335,7 @@ def _decoded_path(text: str) -> bool:
 
 def _item_faults(where: str, item: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a header, cookie or query parameter: {name, value or regex or present}."""
-    if not TOKEN.fullmatch(item["name"]):
+    if not TOKEN.fullmatch(str(item["name"])):
         yield f"{where}.name is {item['name']!r}: use letters, digits, '.', '_', '~' and '-' only"
     given = [key for key in ("value", "regex", "present") if key in item]
     if len(given) > 1:
@@ -284,6 +359,18 @@ def _action_faults(where: str, route: Mapping[str, Any], mode: str, modes: Mappi
         given = [action for action in given if action == "backend"]
     if "backend" in given:
         yield from target_faults(f"{where}.backend", route["backend"], mode, modes)
+    if "split" in given:
+        yield from _split_faults(f"{where}.split", route["split"], mode, modes)
+    for option in ("request_headers", "rewrite_prefix"):
+        if option in route and not {"backend", "split"} & set(route):
+            yield f"{where}.{option} is {route[option]!r}, but no server sees the request: leave it out, or use backend or split"
+    for option in ("request_headers", "response_headers", "rewrite_prefix"):
+        if option in route and mode == "tcp":
+            yield f"{where}.{option} is {route[option]!r} in mode tcp, which sees no requests: leave it out, or use mode http"
+    if "rewrite_prefix" in route:
+        for end, path in route["rewrite_prefix"].items():
+            if not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", path) or "//" in path:
+                yield f"{where}.rewrite_prefix.{end} is {path!r}: give a path that begins with '/', such as /api, encoded"
     if "redirect" in given:
         yield from _redirect_faults(f"{where}.redirect", route["redirect"])
     if "return" in given:
@@ -295,6 +382,39 @@ def target_faults(what: str, name: str, mode: str, modes: Mapping[str, str]) -> 
         yield f"{what} is {name!r}, which is no backend: name one of haproxy_backends ({listed(modes)})"
     elif modes[name] != mode:
         yield f"{what} is {name!r}, which has mode {modes[name]}, in mode {mode}: give both the same"
+
+
+def _split_faults(where: str, split: Mapping[str, Any], mode: str, modes: Mapping[str, str]) -> Iterator[str]:
+    variants = split.get("backends", ())
+    names = [variant["name"] for variant in variants]
+    for index, variant in enumerate(variants):
+        yield from target_faults(f"{where}.backends[{index}].name", variant["name"], mode, modes)
+        if variant["name"] in names[:index]:
+            yield f"{where}.backends[{index}].name is {variant['name']!r}, as is that of another: give it once, with its whole weight"
+        if not 0 <= int(variant.get("weight", 1)) <= 1000:
+            yield f"{where}.backends[{index}].weight is {variant['weight']}: use 0 to 1000"
+    if not any(int(variant.get("weight", 1)) for variant in variants):
+        yield f"{where}.backends has no weight above 0: give at least one backend a weight of 1 or more"
+    if not TOKEN.fullmatch(split.get("cookie", "variant")):
+        yield f"{where}.cookie is {split['cookie']!r}: use letters, digits, '.', '_', '~' and '-' only"
+    if int(split.get("max_age", MAX_AGE)) < 1:
+        yield f"{where}.max_age is {split['max_age']}: use 1 or more seconds"
+
+
+def header_faults(where: str, given: Mapping[str, Any]) -> Iterator[str]:
+    for option in ("request_headers", "response_headers"):
+        headers = given.get(option) or {}
+        values = [*(headers.get("set") or {}).items(), *(headers.get("add") or {}).items()]
+        removed = items(headers.get("remove"))
+        for name in (*dict(values), *removed):
+            if not TOKEN.fullmatch(name):
+                yield f"{where}.{option} has {name!r}: use a header's name"
+        for name, value in values:
+            if not (LINE.fullmatch(str(value)) and str(value).strip()):
+                yield f"{where}.{option} has {name}: {value!r}: use printable ASCII in one line, or remove: [{name}]"
+        for name in headers.get("set") or {}:
+            if name.lower() in {other.lower() for other in (*(headers.get("add") or {}), *removed)}:
+                yield f"{where}.{option} has {name} twice: give it in one of set, add and remove"
 
 
 def _redirect_faults(where: str, redirect: Mapping[str, Any]) -> Iterator[str]:

@@ -41,8 +41,9 @@ def network(text: str) -> bool:
     return True
 
 
-def regex_fault(text: str) -> str | None:
+def regex_fault(regex: Any) -> str | None:
     """What is wrong with a regular expression, or None. Python knows all that is usual in PCRE."""
+    text = str(regex)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # [[:alpha:]] is none of Python's, but PCRE's
@@ -52,9 +53,9 @@ def regex_fault(text: str) -> str | None:
     return None if LINE.fullmatch(text) else "it is not printable ASCII in one line"
 
 
-def items(value: Any) -> list[Any]:
-    """A list, which may be given as its only element."""
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+def items(value: Any) -> list[str]:
+    """A list of texts, which may be given as its only element, or as numbers."""
+    return [] if value is None else [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
 
 
 def true(value: bool | str | None) -> bool:

@@ -152,6 +152,66 @@ def test_a_backend_without_a_usable_server_leaves_it_to_its_fallback_and_that_to
     ]
 
 
+HALVES = {"backends": [{"name": "web"}, {"name": "api", "weight": "3"}, {"name": "old", "weight": 0}]}
+
+
+def test_a_split_draws_for_a_client_without_a_cookie_and_gives_it_one():
+    lines = rules({"split": HALVES})
+    one = "{ var(txn.route) -m int 1 }"
+    cookie = '"variant=%[var(txn.variant)]; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax'
+    assert lines[1:] == [
+        f'http-request set-var(txn.variant) req.cook(variant) if {one} {{ req.cook(variant) -m str -- "web" "api" }}',
+        f"http-request set-var(txn.draw) rand(4) if {one} !{{ var(txn.variant) -m found }}",
+        f"http-request set-var(txn.variant) str(web) if {one} !{{ var(txn.variant) -m found }} {{ var(txn.draw) -m int lt 1 }}",
+        f"http-request set-var(txn.variant) str(api) if {one} !{{ var(txn.variant) -m found }} {{ var(txn.draw) -m int lt 4 }}",
+        f'http-response add-header Set-Cookie {cookie}; Secure" if {one} {{ var(txn.draw) -m found }} {{ ssl_fc }}',
+        f'http-response add-header Set-Cookie {cookie}" if {one} {{ var(txn.draw) -m found }} !{{ ssl_fc }}',
+    ]
+    assert choices({"split": HALVES}) == [
+        f"use_backend {name} if {one} {{ var(txn.variant) -m str {name} }}" for name in ("web", "api")
+    ]
+
+
+def test_headers_are_changed_for_all_requests_and_then_for_those_of_a_route():
+    changes = {"set": {"X-A": "100% $"}, "add": {"X-B": 1}, "remove": ["X-C"]}
+    lines = rules({"backend": "web", "request_headers": {"set": {"X-A": "b"}}}, response_headers=changes)
+    assert lines[1:] == [
+        "http-after-response del-header X-C",
+        'http-after-response set-header X-A "100%% \\$"',
+        'http-after-response add-header X-B "1"',
+        'http-request set-header X-A "b" if { var(txn.route) -m int 1 }',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path", "rewritten"),
+    [
+        ("/api", "/", "/api/users", "/users"),
+        ("/api", "/", "/api", "/"),
+        ("/api", "/", "/apis", "/apis"),
+        ("/api/", "/v2/", "/api/users/", "/v2/users/"),
+        ("/api", "/v2", "/api", "/v2"),
+        ("/a.c", "/v2", "/abc/x", "/abc/x"),
+        ("/", "/v2", "/x", "/v2/x"),
+        ("/", "/v2", "/", "/v2/"),
+    ],
+)
+def test_a_prefix_is_replaced_by_whole_directories(old, new, path, rewritten):
+    (rule,) = (
+        line for line in rules({"backend": "web", "rewrite_prefix": {"from": old, "to": new}}) if "replace" in line
+    )
+    pattern, replacement = (unquoted(word) for word in rule.split()[2:4])
+    assert re.sub(pattern, lambda match: replacement.replace(r"\1", match[1] or ""), path) == rewritten
+
+
+def test_only_named_proxies_speak_for_their_clients():
+    bind = [{"port": 80}, {"port": 81, "accept_proxy": ["192.0.2.0/24"]}]
+    assert routing(frontend(bind=bind), BACKENDS)["proxies"] == [
+        'acl bind2_proxies src -- "192.0.2.0/24"',
+        "tcp-request connection reject if { so_id 2 } !bind2_proxies",
+    ]
+
+
 def test_what_can_work_has_no_fault():
     routes = [
         {"hosts": ["example.com", "*.example.com"], "methods": ["GET"], "region": ["eu"], "backend": "web"},
@@ -162,9 +222,14 @@ def test_what_can_work_has_no_fault():
             "redirect": {"prefix": "https://a.example", "code": 308},
         },
         {"paths": ["/á b"], "networks": ["::1"], "return": {"status": "200", "text": "über\nzwei"}},
-        {"return": {}},
+        {"hosts": ["a.example"], "return": {}, "response_headers": {"set": {"Retry-After": 60}, "remove": ["Server"]}},
+        {
+            "split": {"backends": [{"name": "web", "weight": "0"}, {"name": "api"}], "max_age": "60"},
+            "rewrite_prefix": {"from": "/api", "to": "/"},
+            "request_headers": {"add": {"X-A": '100% "$"'}},
+        },
     ]
-    assert found(*routes) == []
+    assert found(*routes, request_headers={}, bind=[{"port": 80, "accept_proxy": ["::1"]}]) == []
     assert found({"sni": ["a.example"], "backend": "mysql"}, {"backend": "mysql"}, mode="tcp") == []
 
 
@@ -178,8 +243,8 @@ PATH = "give a path that begins with '/', such as /shop, not encoded, without '/
     [
         ({"backend": "wbe"}, ".backend is 'wbe', which is no backend: name one of haproxy_backends (web, api, mysql)"),
         ({"backend": "mysql"}, ".backend is 'mysql', which has mode tcp, in mode http: give both the same"),
-        ({}, " has no action: give one of backend, redirect, return"),
-        ({"backend": "web", "return": {}}, " has backend and return: give one of backend, redirect, return"),
+        ({}, " has no action: give one of backend, split, redirect, return"),
+        ({"backend": "web", "return": {}}, " has backend and return: give one of backend, split, redirect, return"),
         ({"hosts": ["a.example:80"], "backend": "web"}, f".hosts has 'a.example:80': {NAMED}"),
         ({"hosts": ["www.*.example"], "backend": "web"}, f".hosts has 'www.*.example': {NAMED}"),
         ({"hosts": [], "backend": "web"}, ".hosts is []: give at least one, or leave it out"),
@@ -231,6 +296,54 @@ PATH = "give a path that begins with '/', such as /shop, not encoded, without '/
             ".redirect.location is 'www.example.com': give a path or an address, such as https://www.example.com/new, encoded",
         ),
         ({"redirect": {"location": "/", "code": 300}}, ".redirect.code is 300: use one of 301, 302, 303, 307, 308"),
+        (
+            {"split": {"backends": [{"name": "wbe"}]}},
+            ".split.backends[0].name is 'wbe', which is no backend: name one of haproxy_backends (web, api, mysql)",
+        ),
+        (
+            {"split": {"backends": [{"name": "web"}, {"name": "web"}]}},
+            ".split.backends[1].name is 'web', as is that of another: give it once, with its whole weight",
+        ),
+        (
+            {"split": {"backends": [{"name": "web", "weight": 1001}]}},
+            ".split.backends[0].weight is 1001: use 0 to 1000",
+        ),
+        (
+            {"split": {"backends": [{"name": "web", "weight": "0"}]}},
+            ".split.backends has no weight above 0: give at least one backend a weight of 1 or more",
+        ),
+        (
+            {"split": {"backends": [{"name": "web"}], "cookie": "a;b"}},
+            ".split.cookie is 'a;b': use letters, digits, '.', '_', '~' and '-' only",
+        ),
+        (
+            {"split": {"backends": [{"name": "web"}], "max_age": 0}},
+            ".split.max_age is 0: use 1 or more seconds",
+        ),
+        (
+            {"return": {}, "request_headers": {"remove": ["X-A"]}},
+            ".request_headers is {'remove': ['X-A']}, but no server sees the request: leave it out, or use backend or split",
+        ),
+        (
+            {"return": {}, "rewrite_prefix": {"from": "/a", "to": "/"}},
+            ".rewrite_prefix is {'from': '/a', 'to': '/'}, but no server sees the request: leave it out, or use backend or split",
+        ),
+        (
+            {"backend": "web", "rewrite_prefix": {"from": "/a", "to": "/\\1 b"}},
+            ".rewrite_prefix.to is '/\\\\1 b': give a path that begins with '/', such as /api, encoded",
+        ),
+        (
+            {"backend": "web", "request_headers": {"set": {"X A": "1"}}},
+            ".request_headers has 'X A': use a header's name",
+        ),
+        (
+            {"backend": "web", "response_headers": {"add": {"X-A": ""}}},
+            ".response_headers has X-A: '': use printable ASCII in one line, or remove: [X-A]",
+        ),
+        (
+            {"backend": "web", "response_headers": {"set": {"X-A": "1"}, "remove": ["x-a"]}},
+            ".response_headers has X-A twice: give it in one of set, add and remove",
+        ),
         ({"return": {"status": 100}}, ".return.status is 100: use 200 to 599"),
         (
             {"return": {"content_type": "a\nb"}},
@@ -260,6 +373,40 @@ def test_a_fault_says_variable_value_and_right_form(route, fault):
 )
 def test_so_does_a_fault_of_mode_tcp(route, fault):
     assert found(route, mode="tcp") == [WHERE + fault]
+
+
+def test_two_splits_with_one_cookie_have_the_same_backends():
+    other = {"backends": [{"name": "api"}, {"name": "web"}, {"name": "web2"}]}
+    routes = [{"paths": ["/a"], "split": {"backends": [{"name": "web"}, {"name": "api"}]}}, {"split": other}]
+    assert found(*routes, backends=[*BACKENDS, {"name": "web2"}]) == [
+        "haproxy_frontends[www].routes[1].split.cookie is 'variant', as in routes[0], which has other backends: give each a cookie of its own"
+    ]
+
+
+def test_mode_tcp_changes_no_headers_and_paths():
+    changes = {"response_headers": {}, "rewrite_prefix": {"from": "/a", "to": "/b"}}
+    assert found({"backend": "mysql", **changes}, mode="tcp") == [
+        f"{WHERE}.{name} is {value!r} in mode tcp, which sees no requests: leave it out, or use mode http"
+        for name, value in changes.items()
+    ]
+
+
+def test_a_number_and_a_list_of_one_are_texts():
+    route = {"hosts": 8, "paths": "/a", "headers": [{"name": 1, "regex": 2}], "backend": "web"}
+    bind = [{"port": 80, "accept_proxy": "192.0.2.1"}]
+    assert found(route, bind=bind) == []
+    assert rules(route)[3:6] == [
+        'acl route1_hosts req.hdr(host),host_only -m str -i -- "8"',
+        'acl route1_paths var(txn.path) -m str -- "/a"',
+        'acl route1_headers_1 req.fhdr(1) -m reg -- "2"',
+    ]
+    assert routing(frontend(bind=bind), BACKENDS)["proxies"][0] == 'acl bind1_proxies src -- "192.0.2.1"'
+
+
+def test_a_proxy_is_named_by_address_or_network():
+    assert found({"backend": "web"}, bind=[{"port": 80, "accept_proxy": ["proxy"]}]) == [
+        "haproxy_frontends[www].bind[0].accept_proxy has 'proxy': give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32",
+    ]
 
 
 def test_a_route_that_is_never_reached_is_refused():
