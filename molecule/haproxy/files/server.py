@@ -2,7 +2,8 @@
 """Server number N to balance: HTTP on 808N, HTTPS on 844N, TCP on 330N, and what a database says of itself on 920N.
 
 It is unhealthy on 808N and 844N while /run/server-N/sick exists, and answers /write and /read on 920N with 200 while a file of that name does;
-so it does with the challenges of a certificate authority on 840N. On 8442 it has a certificate of another name.
+so it does with the challenges of a certificate authority on 840N. On 8442 it has a certificate of another name. On 330N it is silent to a PING
+while /run/server-N/mute exists.
 """
 
 import http.server
@@ -12,6 +13,7 @@ import socketserver
 import ssl
 import sys
 import threading
+import time
 
 NUMBER = int(sys.argv[1])
 SWITCHES = pathlib.Path(f"/run/server-{NUMBER}")
@@ -31,7 +33,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, status, body=b"", headers=()):
         self.send_response(status)
-        for name, value in (("Content-Length", str(len(body))), ("X-Served-By", f"web{NUMBER}"), *headers):
+        own = (("Content-Length", str(len(body))), ("X-Served-By", f"web{NUMBER}"), ("X-Served-Path", self.path))
+        for name, value in (*own, *headers):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -43,9 +46,14 @@ class Web(Handler):
     def do_GET(self):
         if self.path == "/health":
             return self.answer(503 if (SWITCHES / "sick").exists() else 200)
+        if self.path.startswith("/slow"):
+            time.sleep(2)
         seen = {name.lower(): self.headers.get_all(name) for name in self.headers}
+        kind = ("Content-Type", "application/json")
         headers = {"/login": ("Set-Cookie", f"SESSION=of-web{NUMBER}"), "/framed": ("X-Frame-Options", "DENY")}
-        return self.answer(200, json.dumps(seen).encode(), [headers[self.path]] if self.path in headers else [])
+        return self.answer(
+            200, json.dumps(seen).encode(), [kind, headers[self.path]] if self.path in headers else [kind]
+        )
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -65,6 +73,10 @@ class State(Handler):
             200 if (SWITCHES / self.path.rpartition("/")[2].partition("?")[0]).exists() else self.missing
         )
 
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        return self.do_GET()
+
 
 class Challenge(State):
     missing = 404
@@ -76,7 +88,10 @@ class Database(socketserver.StreamRequestHandler):
     def handle(self):
         self.wfile.write(f"database{NUMBER}\n".encode())
         for line in self.rfile:
-            self.wfile.write(line)
+            if line != b"PING\r\n":
+                self.wfile.write(line)
+            elif not (SWITCHES / "mute").exists():
+                self.wfile.write(b"+PONG\r\n")
 
 
 class DatabaseServer(socketserver.ThreadingTCPServer):

@@ -40,7 +40,7 @@ def applied(*arguments, **variables):
 
 
 def edited(variable, name, **changes):
-    """The scenario's frontends or backends, with one of them changed."""
+    """The scenario's own frontends or backends, with one of them changed."""
     items = deepcopy(VARIABLES[variable])
     next(item for item in items if item["name"] == name).update(changes)
     return {variable: items}
@@ -106,11 +106,6 @@ def files(lb):
 def visitors(lb, url=f"https://{SITE}/"):
     """Fifty new visitors a second meanwhile."""
     return lab.Visitors(url, LBS[lb], SCRATCH / "root.crt", "--timeout=3")
-
-
-@pytest.fixture(params=LBS)
-def lb(request):
-    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -605,7 +600,7 @@ def test_after_a_crash_all_servers_start_as_they_are_configured(lb):
 
 def test_a_changed_server_is_used_although_the_old_ones_state_is_kept(changed):
     servers = [{"name": name, "address": "{{ servers_address }}", "port": 8082, "weight": 50} for name in sorted(BOTH)]
-    changed(**edited("haproxy_backends", "web", servers=servers))
+    changed(**edited("edge_backends", "web", servers=servers))
     assert [served_by(lb) for lb in LBS] == [{"web2": 10}] * 2
 
 
@@ -653,10 +648,10 @@ def test_a_process_that_cannot_take_over_is_reported_and_the_old_one_serves(chan
     try:
         wait_until(lambda: "8099" in run(LB1, "ss --listening --tcp --numeric"))
         frontends = [
-            *VARIABLES["haproxy_frontends"],
+            *VARIABLES["edge_frontends"],
             {"name": "taken", "bind": [{"port": 8099}], "default_backend": "web"},
         ]
-        refused = converge(f"--limit={LB1}", haproxy_frontends=frontends)
+        refused = converge(f"--limit={LB1}", edge_frontends=frontends)
         assert refused.returncode == 2
         assert "Unable to reload service haproxy" in refused.stdout
         assert set(served_by(LB1)) == BOTH
@@ -679,14 +674,14 @@ def test_what_cannot_work_is_refused_and_the_old_configuration_serves(tmp_path):
         ({"haproxy_global_config": "no-such-keyword"}, "unknown keyword 'no-such-keyword'"),
         ({"haproxy_defaults_config": "timeout client soon"}, "unexpected character 's' in 'timeout client'"),
         (
-            edited("haproxy_frontends", "www", config="use_backend nowhere if { path /x }"),
+            edited("edge_frontends", "www", config="use_backend nowhere if { path /x }"),
             "unable to find required use_backend: 'nowhere'",
         ),
         ({"haproxy_certificates": [with_other_key]}, "the private key does not belong to the certificate"),
-        (edited("haproxy_backends", "web", colour="red"), "colour"),
+        (edited("edge_backends", "web", colour="red"), "colour"),
         # Two contradictions at once
         (
-            edited("haproxy_frontends", "www", default_backend="wbe") | {"haproxy_peer_name": "lb9"},
+            edited("edge_frontends", "www", default_backend="wbe") | {"haproxy_peer_name": "lb9"},
             "haproxy_frontends[www].default_backend is 'wbe', which is no backend",
             "haproxy_peer_name is 'lb9'",
         ),
