@@ -1,0 +1,184 @@
+"""What the site loses while it is worked on, under a constant load of visitors and sessions."""
+
+import time
+
+import yaml
+from conftest import BALANCERS, CLIENT, FIFTH, VIRTUAL_IPS, Load
+
+from lab import SITE, wait_until
+
+FIRST, SECOND = BALANCERS
+# What a change of the web tier concerns.
+TAGS = "--tags=firewall,haproxy,gunicorn,nginx"
+# Gives a host a newer version of a package that it has, from a repository of its own: the same content.
+NEWER = """
+set -e
+mkdir -p /srv/newer && cd /srv/newer && rm -rf tree *
+rm -f /etc/apt/sources.list.d/newer.list && apt-get update -qq
+apt-get download -qq {package}=$(apt-cache madison {package} | head -n 1 | cut -d '|' -f 2 | tr -d ' ') >/dev/null
+dpkg-deb -R {package}_*.deb tree && rm {package}_*.deb
+sed -i 's/^Version: .*/&+newer/' tree/DEBIAN/control
+{change}
+dpkg-deb -Zgzip -z1 -b tree {package}.deb >/dev/null
+{{ dpkg-deb -f {package}.deb; echo "Filename: ./{package}.deb"; echo "Size: $(stat -c %s {package}.deb)"
+  echo "SHA256: $(sha256sum {package}.deb | cut -d ' ' -f 1)"; }} >Packages
+echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list.d/newer.list
+"""
+
+
+def newer(site, host, package, change="true"):
+    site.on(host, NEWER.format(package=package, change=change), timeout=120)
+
+
+def version(site, host, package):
+    return site.on(host, f"dpkg-query --show --showformat='${{db:Status-Abbrev}} ${{Version}}' {package}").stdout
+
+
+# Nothing fails.
+
+
+def test_a_web_server_joins(site):
+    assert FIFTH not in site.serving()
+    site.joined = True
+    before = [site.asked(balancer) for balancer in BALANCERS]
+    with Load("a web server is added (`scale`)") as load:
+        site.do("scale", TAGS)
+        wait_until(lambda: FIFTH in site.serving())
+        time.sleep(2)
+    assert load.result["failed"] == 0, load.result
+    assert load.result["moved"] == 0, load.result
+    # Both load balancers carry it.
+    shares = [site.asked(balancer) - count for balancer, count in zip(BALANCERS, before, strict=True)]
+    assert min(shares) > 0.3 * sum(shares), shares
+
+
+def test_a_drain_and_its_end(site):
+    with Load("a web server is drained and comes back (`drain`, `undrain`)") as load:
+        site.do("drain", drain_host=FIFTH)
+        assert [site.servers(balancer)[FIFTH] for balancer in BALANCERS] == ["MAINT", "MAINT"]
+        assert FIFTH not in site.serving()
+        # Nobody notices that it is really gone, nor brings a reload it back.
+        site.on(FIFTH, "systemctl stop nginx")
+        for balancer in BALANCERS:
+            site.on(balancer, "systemctl reload haproxy")
+        assert "changed=0" in site.do("drain", drain_host=FIFTH)
+        time.sleep(2)
+        assert FIFTH not in site.serving()
+        site.on(FIFTH, "systemctl start nginx")
+        site.do("undrain", drain_host=FIFTH)
+        wait_until(lambda: FIFTH in site.serving())
+    assert load.result["failed"] == 0, load.result
+    # Those that were there, once.
+    assert load.result["moved"] < len(load.result["sessions"]), load.result
+    assert FIFTH not in load.result["sessions"]
+
+
+def test_an_upgrade_of_web_servers_ends_at_a_failure_and_goes_on_when_it_is_repeated(site):
+    newer(site, SECOND, "nginx", change="echo 'exit 1' >tree/DEBIAN/preinst && chmod 755 tree/DEBIAN/preinst")
+    newer(site, FIFTH, "nginx")
+    try:
+        with Load("an upgrade of nginx fails (`rolling_update`)") as load:
+            done = site.playbook("rolling_update", tiers="webservers")
+        assert done.returncode != 0
+        assert f"{SECOND} stays out of service" in done.stdout
+        assert [site.servers(balancer)[SECOND] for balancer in BALANCERS] == ["MAINT", "MAINT"]
+        assert not version(site, FIFTH, "nginx").endswith("+newer")
+        assert load.result["failed"] == 0, load.result
+
+        site.on(SECOND, "rm /etc/apt/sources.list.d/newer.list")
+        with Load("nginx is upgraded (`rolling_update`), and the one that failed comes back (`undrain`)") as load:
+            said = site.do("rolling_update", tiers="webservers")
+            site.do("undrain", drain_host=SECOND)
+        assert version(site, FIFTH, "nginx").endswith("+newer")
+        assert said.count("nginx: nothing to upgrade.") == 2
+        assert f"To bring it back: foobar.webstack.undrain -e drain_host={SECOND}" in said
+        assert load.result["failed"] == 0, load.result
+    finally:
+        site.on(SECOND, "rm -f /etc/apt/sources.list.d/newer.list")
+        site.do("undrain", drain_host=SECOND)
+
+
+def test_an_upgrade_of_a_load_balancer(site):
+    newer(site, FIRST, "haproxy")
+    started = site.on(FIRST, "systemctl show --property MainPID haproxy").stdout
+    with Load("HAProxy is upgraded, the virtual IP goes and returns (`rolling_update`)") as load:
+        site.do("rolling_update", tiers="loadbalancers")
+        assert site.holds(FIRST) == {VIRTUAL_IPS[FIRST]}
+        time.sleep(2)
+    assert version(site, FIRST, "haproxy").endswith("+newer")
+    assert site.on(FIRST, "systemctl show --property MainPID haproxy").stdout != started
+    assert load.result["failed"] <= 2, load.result
+    assert load.result["moved"] == 0, load.result
+
+
+# What is refused, and left as it is.
+
+
+def test_the_last_server_and_servers_that_nobody_knows_are_not_drained(site):
+    others = [server for server in site.web_servers() if server != FIFTH]
+    for balancer in BALANCERS:
+        for server in others:
+            site.tell(balancer, f"set server web/{server} state maint")
+    try:
+        done = site.playbook("drain", drain_host=FIFTH)
+        assert done.returncode != 0
+        assert f"{FIFTH} is the last server that answers for web" in done.stdout
+        assert "-e drain_last=true" in done.stdout
+        assert [site.servers(balancer)[FIFTH] for balancer in BALANCERS] == ["UP", "UP"]
+    finally:
+        for balancer in BALANCERS:
+            for server in others:
+                site.tell(balancer, f"set server web/{server} state ready")
+    done = site.playbook("drain", drain_host="server9")
+    assert done.returncode != 0
+    assert f"server9 is no server of any backend here. These are: {', '.join(site.web_servers())}" in done.stdout
+
+
+def test_a_drain_that_does_not_end_is_taken_back(site):
+    """Somebody who reads slowly holds a request for longer than the drain waits."""
+    site.on(FIFTH, "truncate --size 64M /var/www/site/current/slow.bin")
+    ask = f"curl -so /dev/null --limit-rate 100k --cacert /root/ca.crt --cookie SERVER={FIFTH}"
+    target = f"--resolve {SITE}:443:{VIRTUAL_IPS[FIRST]} https://{SITE}/slow.bin"
+    site.on(CLIENT, f"systemd-run --quiet --unit slow {ask} {target}")
+    try:
+        wait_until(lambda: site.on(CLIENT, "systemctl is-active slow", check=False).stdout.strip() == "active")
+        time.sleep(1)
+        done = site.playbook("drain", drain_host=FIFTH, drain_timeout=3)
+        assert done.returncode != 0
+        said = " ".join(done.stdout.split())
+        assert "is in service as before: after 3 s it is still answering:" in said
+        assert f"{FIRST}: web/{FIFTH} 1 requests or connections." in said
+        assert f"{SECOND}: web/" not in said
+        assert [site.servers(balancer)[FIFTH] for balancer in BALANCERS] == ["UP", "UP"]
+        site.do("drain", drain_host=FIFTH, drain_timeout=3, drain_cut=True)
+        site.do("undrain", drain_host=FIFTH)
+    finally:
+        site.on(CLIENT, "systemctl stop slow", check=False)
+        site.on(FIFTH, "rm /var/www/site/current/slow.bin")
+
+
+def test_a_load_balancer_out_of_reach_is_said_and_passed_over(site, tmp_path):
+    file = tmp_path / "away.yml"
+    way = {"ansible_connection": "ssh", "ansible_host": "172.30.73.12", "ansible_timeout": 2}
+    file.write_text(yaml.safe_dump({"all": {"hosts": {SECOND: way}}}))
+    away = ("--inventory", file)
+    try:
+        said = site.do("drain", *away, drain_host=FIFTH)
+        assert f"{SECOND} is passed over: " in said
+        assert [site.servers(balancer)[FIFTH] for balancer in BALANCERS] == ["MAINT", "UP"]
+    finally:
+        site.do("undrain", drain_host=FIFTH)
+
+
+# And the way back.
+
+
+def test_a_web_server_leaves(site):
+    site.joined = False
+    with Load("a web server is taken out (`scale`)") as load:
+        site.do("scale", TAGS)
+        assert FIFTH not in site.serving()
+        time.sleep(2)
+    assert set(site.servers(FIRST)) == {"traffic-server2", "traffic-server3"}
+    assert load.result["failed"] == 0, load.result
+    assert FIFTH not in load.result["sessions"]
