@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lab import asking, wait_until
+from lab import asking, run, wait_until
 
 FIRST = "mysql-group-db1"  # of the members: it begins the group where all hold the same
 UPTIME = "SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime'"
@@ -81,6 +81,51 @@ def test_the_primary_moves_as_planned_and_its_mysqld_is_restarted(tier):
         assert tier.state(new)["group"]["state"] == "ONLINE", "a restart is over when the member is back"
         ledger.wait_for_write()
     assert ledger.nothing_is_lost()["gap"] < 10
+
+
+def test_a_primary_that_is_cut_off_from_the_others_accepts_nothing_although_clients_reach_it(tier):
+    old, others = tier.primary(), tier.replicas()
+    with tier.ledger("group: the primary is cut off from the other members, not from its clients") as ledger:
+        tier.cut(old, nodes=others)
+        wait_until(lambda: set(tier.writable()) & set(others))
+        ledger.wait_for_write()
+        alone = "mysql guestbook -e \"INSERT ledger VALUES ('alone', 1, 1, 'x')\""
+        assert tier.on(old, f"timeout 5 {alone}", check=False).returncode != 0
+        wait_until(lambda: tier.state(old)["group"]["state"] == "ERROR", seconds=30)
+        assert not tier.write_check(old)
+        tier.heal(old)
+        done = databases(tier)
+        assert done.returncode == 0, done.stdout
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result)[0] == old
+    assert len(nodes_in_turn(result)) == 2, "both sides accepted writes"
+    wait_until(tier.whole, seconds=90)
+    for node in tier.nodes:
+        assert tier.sql(node, "SELECT COUNT(*) FROM guestbook.ledger WHERE run = 'alone'") == "0"
+
+
+def logs_in(tier, node, password):
+    """Whether a member lets another one in that comes back."""
+    options = ("--user=group_member", f"--host={tier.nodes[node]}", "--ssl-mode=REQUIRED", "--execute=SELECT 1")
+    command = ("docker", "exec", "--interactive", node, "mysql", "--defaults-extra-file=/dev/stdin", *options)
+    done = run(*command, input=f'[client]\npassword="{password}"\n', check=False)
+    assert done.returncode == 0 or "1045" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def test_a_rotation_ends_the_password_with_which_members_came_back_before(tier):
+    secret = tier.directory / "inventory.secrets" / "mysql_replication"
+    old = secret.read_text().strip()
+    assert all(logs_in(tier, node, old) for node in tier.nodes)
+    # HAProxy is all there is of the application here, and stays as it is.
+    application = {"gunicorn_name": "haproxy", "gunicorn_secrets": {}, "gunicorn_readiness_path": ""}
+    tier.do("rotate_secrets", "--skip-tags=mysql_server,haproxy", rotate="replication", **application)
+    new = secret.read_text().strip()
+    assert new != old
+    wait_until(tier.whole)
+    for node in tier.nodes:
+        assert logs_in(tier, node, new)
+        assert not logs_in(tier, node, old)
 
 
 def test_without_a_majority_nobody_writes_until_it_is_said_that_the_others_are_lost(tier):
