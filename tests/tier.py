@@ -153,11 +153,14 @@ class Tier:
     def resume(self, node):
         self.on(node, "pkill -CONT -x mysqld")
 
-    def cut(self, node):
-        """Let nothing through to the network, in neither direction."""
+    def cut(self, node, directions=("input", "output"), nodes=()):
+        """Let nothing through to the network, or to and from the given nodes, in both directions or in one."""
+        addresses = ", ".join(self.nodes[other] for other in nodes)
         rules = "".join(
-            f"chain {hook} {{ type filter hook {hook} priority -500; {interface} != lo drop; }}; "
-            for hook, interface in (("input", "iifname"), ("output", "oifname"))
+            f"chain {hook} {{ type filter hook {hook} priority -500; "
+            + (f"ip {side} {{ {addresses} }} drop; }}; " if nodes else f"{interface} != lo drop; }}; ")
+            for hook, interface, side in (("input", "iifname", "saddr"), ("output", "oifname", "daddr"))
+            if hook in directions
         )
         self.on(node, f"nft 'table inet cut {{ {rules} }}'")
 

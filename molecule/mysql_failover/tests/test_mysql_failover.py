@@ -216,6 +216,26 @@ def test_a_primary_that_was_cut_off_stays_closed_when_the_network_heals(tier, tm
     bring_back(tier, old)
 
 
+def test_while_packets_are_lost_in_one_direction_nothing_is_acknowledged_that_a_replica_lacks(tier):
+    old, replicas = tier.primary(), tier.replicas()
+    fault = "the primary does not hear its replicas for 3 s, then they do not hear it for 3 s, and its server is lost (failover.yml)"
+    with tier.ledger(fault) as ledger:
+        for direction in ("input", "output"):
+            tier.cut(old, [direction], replicas)
+            time.sleep(3)
+            assert tier.state(old)["semi_sync"]["waiting"] > 0, "nothing was cut"
+            if direction == "input":
+                tier.heal(old)
+                ledger.wait_for_write()
+        tier.kill(old)
+        new = tier.most_advanced(replicas)
+        assert promote(tier, new).returncode == 0
+        ledger.wait_for_write()
+    assert nodes_in_turn(ledger.nothing_is_lost()) == [old, new]
+    tier.start(old)
+    bring_back(tier, old)
+
+
 SMALL_DISK = """
 systemctl stop mysql
 mkdir /srv/small
