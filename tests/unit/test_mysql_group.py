@@ -4,7 +4,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.foobar.webstack.plugins.module_utils.mysql_group import (
+    PRIVILEGES,
     Passing,
     changeable,
     different,
@@ -433,3 +435,8 @@ DOWN = {"role": "down"}
 def test_after_a_start_a_node_joins_where_a_majority_works_and_begins_nothing(mine, others, verdict):
     peers = dict(zip((URL, OTHER), others, strict=True))
     assert mysql_group.judge(mine, peers)[0] == verdict
+
+
+def test_a_rotation_leaves_the_members_account_its_privileges():
+    play = yaml.safe_load((Path(__file__).parents[2] / "playbooks/rotate_secrets.yml").read_text())[0]
+    assert play["vars"]["member"]["privileges"] == {"*.*": [*PRIVILEGES]}
