@@ -104,6 +104,8 @@ def faults(
         *_directory_faults(certificate_directories),
         *_peer_faults(peers, peer_name),
         *_setting_faults("haproxy_", settings, settings),
+        *_proxy_faults(settings),
+        *_region_faults(frontends, settings),
         *(
             fault
             for frontend in frontends
@@ -350,6 +352,35 @@ def _setting_faults(where: str, given: Mapping[str, Any], settings: Mapping[str,
             f"{where}hsts_preload is true, which the browsers' list takes only with hsts_include_subdomains: true and "
             f"hsts_max_age of {PRELOAD_MAX_AGE} or more (it is {age}): set both"
         )
+
+
+def _proxy_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Whose word about their clients counts, and which."""
+    proxies, header = settings.get("trusted_proxies", ()), settings.get("client_header", "")
+    for proxy in proxies:
+        if not _network(proxy):
+            yield f"haproxy_trusted_proxies has {proxy!r}: give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
+        elif proxy.endswith("/0"):
+            yield f"haproxy_trusted_proxies has {proxy!r}, which is everybody: give the networks of the proxies alone"
+    if proxies and not header:
+        yield "haproxy_client_header is '': name the header in which haproxy_trusted_proxies say who their client is, such as X-Forwarded-For"
+    if header and not proxies:
+        yield f"haproxy_client_header is {header!r}, but haproxy_trusted_proxies is []: give the networks whose word counts"
+    if header and (not re.fullmatch("[A-Za-z0-9-]+", header) or header.lower() == "forwarded"):
+        yield f"haproxy_client_header is {header!r}: name a header that holds addresses alone, such as X-Forwarded-For or CF-Connecting-IP"
+
+
+def _region_faults(frontends: list[Mapping[str, Any]], settings: Mapping[str, Any]) -> Iterator[str]:
+    """A region that nobody is in would be a route that nobody takes."""
+    regions = settings.get("regions", ())
+    for frontend in frontends:
+        for index, route in enumerate(frontend.get("routes", ())):
+            for name in items(route.get("region")):
+                if NAME.fullmatch(name) and name not in regions:
+                    yield (
+                        f"haproxy_frontends[{frontend['name']}].routes[{index}].region has {name!r}, which is none of haproxy_regions: "
+                        f"{_listed(regions)}"
+                    )
 
 
 def _peer_faults(peers: list[Mapping[str, Any]], peer_name: str) -> Iterator[str]:

@@ -321,3 +321,12 @@ def test_no_fault_quotes_a_private_key(text, key):
     secret = f"0mySecret0{key}"
     for variables in ({"private_key": secret}, {"certificate": f"-----BEGIN PRIVATE KEY-----\n{secret}\n{text}"}):
         assert "0mySecret0" not in "".join(found(certificates=[certificate(**variables)]))
+
+
+def test_a_route_asks_for_regions_that_there_are():
+    routes = [{"region": ["eu", "mars"], "backend": "web"}]
+    given = {"frontends": [frontend(routes=routes)], "backends": [backend(server())]}
+    assert found(**given, regions=["eu", "mars"]) == []
+    assert found(**given, regions=["eu", "us"]) == [
+        "haproxy_frontends[www].routes[0].region has 'mars', which is none of haproxy_regions: eu, us"
+    ]

@@ -17,7 +17,9 @@ def frontend(*routes, **changes):
 
 
 def found(*routes, backends=BACKENDS, **changes):
-    return faults([frontend(*routes, **changes)], backends, [], [], [], "", {"address": "*", "port": 8404}, {})
+    return faults(
+        [frontend(*routes, **changes)], backends, [], [], [], "", {"address": "*", "port": 8404}, {"regions": ["eu"]}
+    )
 
 
 def rules(*routes, backends=BACKENDS, **changes):
