@@ -12,7 +12,9 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain, pairwise
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
@@ -151,15 +153,21 @@ def _listed_networks(regions: Iterable[Mapping[str, Any]], faults: Faults) -> It
                 faults.add(f"{where} has {text!r}: {error}")
 
 
-def _open(path: str | Path) -> Any:
+@contextmanager
+def _open(path: str | Path, faults: Faults) -> Iterator[Any]:
+    """A file as lines of text. What cannot be read of it is a fault."""
     opener = gzip.open if str(path).endswith(".gz") else open
-    return opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
+            yield file
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        faults.add(f"{path} cannot be read: {error}: give a whole CSV file, and name it .gz only if it is compressed")
 
 
 def _table_networks(tables: Iterable[str | Path], names: list[str], faults: Faults) -> Iterator[Span]:
     for path in tables:
         rows = 0
-        with _open(path) as file:
+        with _open(path, faults) as file:
             for number, line in enumerate(file, 1):
                 text = line.strip()
                 fields = [field.strip() for field in text.split(",")]
@@ -176,21 +184,26 @@ def _table_networks(tables: Iterable[str | Path], names: list[str], faults: Faul
                     yield first, last, fields[1], (path, number)
                 except ValueError as error:
                     faults.add(f"{where}: {error}", path)
-        if not rows:
-            faults.add(f"{path} is empty: give lines of network,region, such as 192.0.2.0/24,eu")
+            if not rows:
+                faults.add(f"{path} is empty: give lines of network,region, such as 192.0.2.0/24,eu")
 
 
 def _database_networks(databases: list[str | Path], countries: Mapping[str, str], faults: Faults) -> list[Span]:
     layouts: dict[str | Path, Layout] = {}
     geonames: dict[str, str] = {}
     for path in databases:
-        with _open(path) as file:
+        with _open(path, faults) as file:
             rows = csv.reader(file)
             first = next(rows, [])
             columns = {name.strip().lower(): index for index, name in enumerate(first)}
             if "network" not in columns and {"geoname_id", "country_iso_code"} <= set(columns):
                 for row in rows:
-                    geonames[row[columns["geoname_id"]]] = row[columns["country_iso_code"]]
+                    if len(row) == len(first):
+                        geonames[row[columns["geoname_id"]]] = row[columns["country_iso_code"]]
+                    elif row:
+                        faults.add(
+                            f"{path}, line {rows.line_num} is {','.join(row)!r}: give {len(first)} columns", path
+                        )
             elif (layout := _layout(first, columns)) is not None:
                 layouts[path] = layout
             else:
@@ -252,7 +265,7 @@ def _read_database(
     begin, end = layout.network[0], layout.network[-1]
     column, other = layout.country[0], layout.country[-1]
     rows = 0
-    with _open(path) as file:
+    with _open(path, faults) as file:
         for number, row in enumerate(csv.reader(file), 1):
             if not row or (layout.header and number == 1):
                 continue
@@ -274,8 +287,8 @@ def _read_database(
                 continue
             seen.add(code)
             spans.append((first, last, countries.get(code), (path, number)))
-    if not rows:
-        faults.add(f"{path} is empty: give rows of networks and countries")
+        if not rows:
+            faults.add(f"{path} is empty: give rows of networks and countries")
 
 
 def _range(begin: str, end: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import gzip
 import ipaddress
+import time
 import timeit
 from itertools import pairwise
 from pathlib import Path
@@ -175,6 +176,29 @@ def test_a_file_that_is_no_database_is_refused(file, text, given):
     assert refused(REGIONS, databases=[database])[0] == (
         f"{database} is {given}: give rows of first address,last address,country or of GeoLite2-Country-Blocks"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wrong"),
+    [
+        ("dbip.csv.gz", DBIP.encode(), "Not a gzipped file"),
+        ("dbip.csv.gz", gzip.compress(DBIP.encode())[:-12], "Compressed file ended"),
+        ("dbip.csv.gz", gzip.compress(DBIP.encode())[:12] + b"x" * 50, "Error -3"),
+        ("country.mmdb", b"x" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_a_database_that_cannot_be_read_is_named(tmp_path, name, content, wrong):
+    (tmp_path / name).write_bytes(content)
+    assert refused(REGIONS, databases=[tmp_path / name])[0].startswith(f"{tmp_path / name} cannot be read: {wrong}")
+
+
+def test_the_countries_of_geolite2_may_have_empty_lines_but_no_short_ones(file):
+    blocks = file("network,geoname_id\n1.0.0.0/24,1\n", "blocks.csv")
+    locations = file("geoname_id,country_iso_code\n1,DE\n\n", "locations.csv")
+    eu = [{"name": "eu", "countries": ["DE"]}]
+    assert compiled(eu, default="eu", databases=[blocks, locations]) == ["1.0.0.0/24 eu"]
+    locations = file("geoname_id,country_iso_code\n1,DE\n2\n", "locations.csv")
+    assert refused(eu, default="eu", databases=[blocks, locations]) == [f"{locations}, line 3 is '2': give 2 columns"]
 
 
 def test_an_empty_table_is_refused(file):
@@ -372,7 +396,7 @@ def test_a_country_database_of_the_whole_world_costs_seconds(tmp_path):
                 for n in range(rows)
             )
         )
-        return timeit.timeit(lambda: compiled(REGIONS, databases=[path]), number=1)
+        return timeit.timeit(lambda: compiled(REGIONS, databases=[path]), timer=time.process_time, number=1)
 
     assert cost(40_000) / cost(10_000) < 12
 

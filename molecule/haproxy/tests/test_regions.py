@@ -114,6 +114,14 @@ def test_of_what_a_trusted_proxy_passes_on_only_its_own_word_counts(lb):
     assert through_proxy(lb, "198.51.100.7", source=US) == (["us"], [US])
 
 
+def test_the_header_of_a_proxy_reaches_no_server_since_anybody_can_send_it(lb, changed):
+    changed(haproxy_client_header="CF-Connecting-IP")
+    for source, client, where in ((PROXY, "198.51.100.7", "eu"), (US, US, "us")):
+        told = seen(lb, source, "CF-Connecting-IP: 198.51.100.7")
+        assert (told["x-region"], told["x-forwarded-for"]) == ([where], [client])
+        assert "cf-connecting-ip" not in told
+
+
 def test_two_clients_behind_one_connection_of_a_proxy_are_two(lb):
     url = f"http://{LBS[lb]}:8080/"
     ask_as = "--header 'X-Forwarded-For: {}' --write-out '\n%{{num_connects}}\n' " + url
