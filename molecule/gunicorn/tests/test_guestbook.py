@@ -310,7 +310,8 @@ def test_a_body_without_an_end_is_not_read_to_its_end():
             yield b"x" * 10_000
 
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # where it has hung up before we were done
-        assert visitor.post(chunks(), encode_chunked=True).status == 413
+        # Too large as a whole, or what was read of it too long a message: whichever is seen first.
+        assert visitor.post(chunks(), encode_chunked=True).status in (413, 422)
     assert Visitor().ask("GET", "/healthz").status == 200
 
 
