@@ -81,6 +81,6 @@ def test_a_client_is_known_behind_a_proxy_that_is_trusted_and_nobody_else_is(lb)
     assert json.loads(response.content)["x-forwarded-for"] == [CLIENT]
     # Neither with a header of its own making
     for opening in (b"", b"PROXY TCP4 192.0.2.9 192.0.2.1 4000 80\r\n"):
-        with socket.create_connection((LBS[lb], 8112), timeout=20) as session, suppress(ConnectionError):
+        with suppress(ConnectionError), socket.create_connection((LBS[lb], 8112), timeout=20) as session:
             session.sendall(opening + b"GET / HTTP/1.0\r\n\r\n")
             assert session.recv(100) == b""
