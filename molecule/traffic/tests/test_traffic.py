@@ -91,7 +91,7 @@ def test_an_upgrade_of_web_servers_ends_at_a_failure_and_goes_on_when_it_is_repe
             site.do("undrain", drain_host=SECOND)
         assert version(site, FIFTH, "nginx").endswith("+newer")
         assert said.count("nginx: nothing to upgrade.") == 2
-        assert f"To bring it back: foobar.webstack.undrain -e drain_host={SECOND}" in said
+        assert f"To bring it back: foobar.webstack.undrain -e drain_host={SECOND}" in " ".join(said.split())
         assert load.result["failed"] == 0, load.result
     finally:
         site.on(SECOND, "rm -f /etc/apt/sources.list.d/newer.list")
@@ -148,7 +148,7 @@ def test_a_drain_that_does_not_end_is_taken_back(site):
         said = " ".join(done.stdout.split())
         assert "is in service as before: after 3 s it is still answering:" in said
         assert f"{FIRST}: web/{FIFTH} 1 requests or connections." in said
-        assert f"{SECOND}: web/" not in said
+        assert f"{SECOND}: web/{FIFTH} 1 requests" not in said
         assert [site.servers(balancer)[FIFTH] for balancer in BALANCERS] == ["UP", "UP"]
         site.do("drain", drain_host=FIFTH, drain_timeout=3, drain_cut=True)
         site.do("undrain", drain_host=FIFTH)
