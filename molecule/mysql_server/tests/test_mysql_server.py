@@ -58,6 +58,13 @@ def test_a_node_starts_closed_to_writes_even_for_root(host):
     assert ask("/read?max_lag=1000000")[0] == 503
 
 
+def test_an_initialisation_that_fails_is_done_again(host):
+    assert host.file("/root/failed").exists
+    # The package's own user, which its script creates last, and a view of those that the server makes after it.
+    assert host.check_output("mysql -Nse \"SELECT user FROM mysql.user WHERE user LIKE 'debian%'\"") == "debian-sys-maint"
+    assert int(host.check_output("mysql -Nse 'SELECT COUNT(*) FROM information_schema.plugins'")) > 10
+
+
 def test_nothing_of_the_role_counts_as_a_transaction(host):
     assert host.check_output("mysql -Nse 'SELECT @@gtid_executed'") == ""
 
