@@ -61,7 +61,9 @@ def test_a_node_starts_closed_to_writes_even_for_root(host):
 def test_an_initialisation_that_fails_is_done_again(host):
     assert host.file("/root/failed").exists
     # The package's own user, which its script creates last, and a view of those that the server makes after it.
-    assert host.check_output("mysql -Nse \"SELECT user FROM mysql.user WHERE user LIKE 'debian%'\"") == "debian-sys-maint"
+    assert (
+        host.check_output("mysql -Nse \"SELECT user FROM mysql.user WHERE user LIKE 'debian%'\"") == "debian-sys-maint"
+    )
     assert int(host.check_output("mysql -Nse 'SELECT COUNT(*) FROM information_schema.plugins'")) > 10
 
 
