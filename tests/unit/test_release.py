@@ -7,7 +7,11 @@ import pytest
 from ansible.errors import AnsibleLookupError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.foobar.webstack.plugins.module_utils.release import release_archive, release_name
+from ansible_collections.foobar.webstack.plugins.module_utils.release import (
+    release_archive,
+    release_name,
+    way_back,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,3 +110,74 @@ def test_a_directory_is_packed_for_the_run(site):
 def test_what_is_not_there_is_named():
     with pytest.raises(AnsibleLookupError, match=r"no directory or archive '/nowhere' on the control node"):
         lookup("/nowhere")
+
+
+def host(*releases, current=None, switched=1.0):
+    """What switch_release says of a host, the releases along the way back."""
+    return {
+        "current": releases[0] if current is None else current,
+        "previous": releases[1] if len(releases) > 1 else "",
+        "releases": list(releases),
+        "switched": switched,
+    }
+
+
+def test_each_tier_goes_back_to_what_was_before():
+    way = way_back({"application": {"app1": host("b", "a"), "app2": host("b", "a")}, "pages": {"web1": host("z", "y")}})
+    assert way == {
+        "targets": {"application": "a", "pages": "y"},
+        "lines": ["app1: application b → a", "app2: application b → a", "web1: pages z → y"],
+        "faults": [],
+    }
+
+
+def test_servers_that_a_deployment_did_not_reach_stay_as_they_are():
+    way = way_back({"application": {"app2": host("b", "a", switched=1.0), "app1": host("c", "b", "a", switched=2.0)}})
+    assert way["targets"] == {"application": "b"}
+    assert way["lines"] == ["app2: application b stays", "app1: application c → b"]
+    assert way["faults"] == []
+
+
+def test_a_tier_that_was_switched_long_before_is_left_alone_unless_it_is_asked_for():
+    tiers = {
+        "application": {"app1": host("b", "a", switched=9000.0)},
+        "pages": {"web1": host("z", "y", switched=5000.0)},
+    }
+    way = way_back(tiers)
+    assert (way["targets"], way["faults"]) == ({"application": "a", "pages": ""}, [])
+    assert (
+        way["lines"][1]
+        == "web1: pages z stays: it was switched over an hour before the other tier, so it is no part of this"
+    )
+    assert way_back({"pages": tiers["pages"]})["targets"] == {"pages": "y"}
+    assert way_back(tiers, "y")["targets"] == {"application": "", "pages": "y"}
+
+
+def test_a_tier_that_has_nothing_before_stays_when_another_goes_back():
+    way = way_back({"application": {"app1": host("b", "a")}, "pages": {"web1": host("z")}})
+    assert (way["targets"], way["faults"]) == ({"application": "a", "pages": ""}, [])
+    assert way["lines"][1] == "web1: pages z stays"
+
+
+def test_a_release_of_ones_choice_is_found_in_its_tier():
+    tiers = {"application": {"app1": host("c", "b", "a")}, "pages": {"web1": host("z", "y")}}
+    way = way_back(tiers, "a")
+    assert (way["targets"], way["faults"]) == ({"application": "a", "pages": ""}, [])
+
+
+@pytest.mark.parametrize(
+    ("tiers", "wanted", "said"),
+    [
+        ({"pages": {"web1": host("z")}}, "", "no release to go back to\nweb1 has of pages: z (in service)"),
+        ({"pages": {"web1": host("z", "y")}}, "x", "x is kept by no server\nweb1 has of pages: z (in service), y"),
+        ({"pages": {"web1": host(current="")}}, "x", "web1 has of pages: none"),
+        (
+            {"pages": {"web1": host("z", "y"), "web2": host("z")}},
+            "",
+            "pages: web2 does not have y, but z (in service): deploy it there, or leave web2 out with --limit",
+        ),
+        ({}, "x", "x is kept by no server"),
+    ],
+)
+def test_a_way_that_cannot_be_gone_is_refused_with_what_there_is(tiers, wanted, said):
+    assert said in "\n".join(way_back(tiers, wanted)["faults"])
