@@ -114,7 +114,7 @@ def test_not_even_root_meets_the_secrets_by_chance(host, command):
 
 def test_nothing_of_a_check_remains(host):
     assert host.run("systemctl list-units --all --plain --no-legend '*-next*'").stdout == ""
-    assert host.run("ls -d /run/*-next* /run/systemd/system/*-next*").stdout == ""
+    assert host.run("ls -d /run/*-next* /run/gunicorn/*-next* /run/systemd/system/*-next*").stdout == ""
 
 
 def test_the_application_comes_back_when_it_is_killed_and_when_the_host_starts(host):
@@ -135,19 +135,50 @@ def version():
 visitors = partial(lab.asking, version, pause=0.05, clients=4)
 
 
-def test_a_new_release_takes_over_without_a_failed_request_and_the_old_one_comes_back(deploy, source, app1):
+def test_a_new_release_takes_over_without_a_failed_request_and_the_old_one_comes_back(deploy, source, app1, under_load):
     first = in_service(app1)
-    with visitors() as versions:
-        done = deploy(gunicorn_source=str(source(2)))
+    with under_load(APPLICATIONS.values()) as kinds:
+        done = deploy(limit="applications", gunicorn_source=str(source(2)))
         assert done.returncode == 0, done.stdout
-        assert hello()["version"] == 2
+        assert {hello(address)["version"] for address in APPLICATIONS.values()} == {2}
         assert first in releases(app1)
+        assert f"hello: {first} → {in_service(app1)}" in done.stdout
 
-        done = deploy(gunicorn_release=first)
+        done = deploy(limit="applications", gunicorn_release=first)
         assert done.returncode == 0, done.stdout
-        assert hello()["version"] == 1
-    assert set(versions) == {1, 2}
+        assert {hello(address)["version"] for address in APPLICATIONS.values()} == {1}
+    assert [set(versions) for versions in kinds] == [{1, 2}] * len(kinds)
     assert in_service(app1) == first
+    for name in APPLICATIONS:
+        test_nothing_of_a_check_remains(testinfra.get_host(f"docker://{name}"))
+
+
+NOT_IN_ITS_PLACE = """
+import pathlib
+if "/hello.service" in pathlib.Path("/proc/self/cgroup").read_text():
+    raise SystemExit("not in this place")
+"""
+
+
+def test_a_release_that_does_not_come_up_in_its_place_is_taken_back_without_a_failed_request(
+    deploy, source, app1, under_load
+):
+    """It was well when it was checked, so that it stands in until the old one is back."""
+    before = everything(app1).partition("\n")[2]
+    with under_load([ADDRESS]) as kinds:
+        done = deploy(
+            gunicorn_source=str(source(4, prefix=NOT_IN_ITS_PLACE)),
+            gunicorn_secrets={"PASSWORD": "another"},
+            gunicorn_health_timeout=4,
+        )
+        assert done.returncode != 0
+    assert "It did not come up in its place" in done.stdout
+    assert "not in this place" in done.stdout
+    assert {version for versions in kinds for version in versions} == {1, 4}
+    assert (hello()["version"], hello()["password"]) == (1, PASSWORD)
+    assert everything(app1).partition("\n")[2] == before
+    assert app1.run("systemctl is-active hello.service hello.socket").stdout.split() == ["active"] * 2
+    test_nothing_of_a_check_remains(app1)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +244,13 @@ class TestChanges:
         kept = set()
         for version in (11, 12):
             assert len(releases(app1)) > 1
-            assert deploy(gunicorn_source=str(source(version)), gunicorn_keep_releases=1).returncode == 0
+            done = deploy(
+                gunicorn_source=str(source(version)),
+                gunicorn_keep_releases=1,
+                gunicorn_release_command="false",
+                gunicorn_run_release_command=False,
+            )
+            assert done.returncode == 0, done.stdout
             assert hello()["version"] == version
             kept.add(in_service(app1))
         assert releases(app1) == kept

@@ -251,14 +251,20 @@ def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(t
     first = request("nginx-web1").content
     with ExitStack() as stack:
         seen = {web: stack.enter_context(lab.asking(partial(browse, web))) for web in WEB}
-        for release in ["second", "third"]:
+        for release, kept_by_browsers in [("second", "app.3f9c2a71.css"), ("third", "app.5d0e8b42.css")]:
+            for file in tmp_path.iterdir():
+                file.unlink()
             (tmp_path / "index.html").write_text(release)
+            (tmp_path / kept_by_browsers).write_text(release)
             run = converge(nginx_static_source=str(tmp_path))
             assert run.returncode == 0, run.stdout
             time.sleep(0.2)
     for web, answers in seen.items():
         assert set(answers) == {(200, first), (200, b"second"), (200, b"third")}
         assert request(web, "/css/site.css").status == 404
+        assert request(web, "/app.5d0e8b42.css").content == b"third"
+        assert request(web, "/app.3f9c2a71.css").content == b"second", "somebody may still look at the page before"
+        assert request(web, "/app.0f3a9c5d.css").status == 404
         releases = testinfra.get_host(f"docker://{web}").check_output("ls /var/www/site/releases").split()
         assert len(releases) == 2
 

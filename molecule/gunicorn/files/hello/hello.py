@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 
 VERSION = 1
 
@@ -17,7 +18,8 @@ def attempt(action, *arguments):
 
 
 def application(environ, start_response):
-    """Answer every path with what the process knows of itself, /readyz with what GREETING makes of it."""
+    """Answer every path with what the process knows of itself, /readyz with what GREETING makes of it, what ends in /slow after a while."""
+    time.sleep(2 if environ["PATH_INFO"].endswith("/slow") else 0)
     here = pathlib.Path(__file__).resolve().parent
     ready = environ["PATH_INFO"] != "/readyz" or os.environ["GREETING"] != "not ready"
     body = {
