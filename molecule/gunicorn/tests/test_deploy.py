@@ -1,0 +1,191 @@
+"""deploy.yml and rollback.yml on a site of two application servers and two web servers, under every kind of visitor."""
+
+import http.client
+import json
+from pathlib import Path
+
+import pytest
+import testinfra
+
+import lab
+
+SCENARIO = Path(__file__).resolve().parents[1]
+SERVERS = {"gunicorn-app1": "172.30.60.11", "gunicorn-app2": "172.30.60.12"}
+NOT_ON_THE_SECOND = """
+import socket
+if socket.gethostname() == "gunicorn-app2":
+    raise SystemExit("not on this host")
+"""
+
+
+def play(name, *arguments, **variables):
+    inventory = SCENARIO / "site" / "inventory"
+    return lab.playbook(
+        f"playbooks/{name}.yml",
+        "--extra-vars",
+        json.dumps(variables),
+        *arguments,
+        inventories=(inventory,),
+        check=False,
+    )
+
+
+def on_each(command):
+    return [testinfra.get_host(f"docker://{name}").check_output(command) for name in SERVERS]
+
+
+def in_service(tier):
+    directory = {"application": "/srv/hello", "pages": "/var/www/site"}[tier]
+    return [link.removeprefix("releases/") for link in on_each(f"readlink {directory}/current")]
+
+
+def migrations(since):
+    """How often the release command ran on each server."""
+    journals = [
+        testinfra.get_host(f"docker://{name}").check_output(
+            f"journalctl --unit hello-next --since {begin} --output cat"
+        )
+        for name, begin in zip(SERVERS, since, strict=True)
+    ]
+    return [journal.count("the tables are there") for journal in journals]
+
+
+def everything():
+    return on_each(
+        "readlink /srv/hello/current /var/www/site/current; ls /srv/hello/releases /var/www/site/releases; "
+        "cat /etc/systemd/system/hello.* /srv/hello/history; systemctl show --property=MainPID hello.service"
+    )
+
+
+def pages(path="/"):
+    """What both web servers answer."""
+    answers = []
+    for address in SERVERS.values():
+        connection = http.client.HTTPConnection(address, 8080, timeout=20)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answers.append((answer.status, answer.read().decode()))
+        connection.close()
+    return answers
+
+
+@pytest.fixture
+def site(source, tmp_path):
+    """Make the sources of one version of the whole site; give the variables that name them."""
+
+    def make(version, prefix="", files=None):
+        directory = tmp_path / f"pages-{version}"
+        for name, text in ({"index.html": f"page {version}"} | (files or {})).items():
+            file = directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        return {"gunicorn_source": str(source(version, prefix=prefix)), "nginx_static_source": str(directory)}
+
+    return make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def put_back(deploy):
+    """Leave the scenario's own release in service."""
+    yield
+    done = deploy(limit="applications")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_whole_site_is_deployed_server_by_server_and_goes_back_without_a_failed_request(site, under_load):
+    (first, _), since = in_service("application"), on_each("date +@%s")
+    assert play("deploy", **site(31)).returncode == 0
+    before = {tier: in_service(tier) for tier in ("application", "pages")}
+    new = site(32)
+    with under_load(SERVERS.values()) as kinds, lab.asking(pages, pause=0.1) as seen:
+        done = play("deploy", gunicorn_release_command="echo the tables are there", **new)
+        assert done.returncode == 0, done.stdout
+        after = {tier: in_service(tier) for tier in before}
+        back = play("rollback")
+        assert back.returncode == 0, back.stdout
+    assert [set(versions) for versions in kinds] == [{31, 32}] * len(kinds)
+    assert {answer for answers in seen for answer in answers} == {(200, "page 31"), (200, "page 32")}
+    assert {tier: in_service(tier) for tier in before} == before
+    for tier, servers in before.items():
+        (old,), (now,) = set(servers), set(after[tier])
+        for server in SERVERS:
+            assert f"{server}: {tier} {now} in service, kept {old}" in done.stdout
+            assert f"{server}: {tier} {now} → {old}" in back.stdout
+            assert f"{server}: {tier} {old} in service" in back.stdout
+    assert migrations(since) == [1, 0], "before the first server was switched, for all"
+    assert f"gunicorn-app1: application {before['application'][0]} → {first}" in play("rollback", "--check").stdout
+
+
+def test_a_migration_that_fails_ends_a_deployment_before_anything_is_switched(site):
+    before = everything()
+    done = play("deploy", "--tags", "gunicorn", gunicorn_release_command="false", **site(37))
+    assert done.returncode != 0
+    assert "It was the first, so that nothing else was touched" in " ".join(done.stdout.split())
+    assert everything() == before
+
+
+def test_a_dry_run_says_what_would_change_on_each_server_and_changes_nothing(site):
+    before, (old, _) = everything(), in_service("application")
+    for name, variables in {"deploy": site(33), "rollback": {}}.items():
+        done = play(name, "--check", "--diff", **variables)
+        assert done.returncode == 0, done.stdout
+        assert done.stdout.count(f"hello: {old} → ") == 2
+    assert everything() == before
+
+
+def test_the_first_server_that_is_not_well_ends_a_deployment_and_the_way_back_takes_the_others(site, under_load):
+    assert play("deploy", **site(34)).returncode == 0
+    before, served = in_service("application"), in_service("pages")
+    with under_load(SERVERS.values()) as kinds:
+        done = play("deploy", **site(35, NOT_ON_THE_SECOND, {"app.3f9c2a71.css": "new"}))
+        assert done.returncode != 0
+        assert "not on this host" in done.stdout
+        assert "gunicorn-app1 serve the new one: mend it and run this again" in " ".join(done.stdout.split())
+        stopped = in_service("application")
+        assert (stopped[0] != before[0], stopped[1]) == (True, before[1])
+        assert in_service("pages") == served
+        assert pages("/app.3f9c2a71.css") == [(200, "new")] * 2, (
+            "the files of the new pages were there before the application"
+        )
+
+        back = play("rollback", "--tags", "gunicorn")
+        assert back.returncode == 0, back.stdout
+        assert f"gunicorn-app2: application {before[1]} stays" in back.stdout
+    assert [set(versions) for versions in kinds] == [{34, 35}] * 6 + [{34}] * 6
+    assert in_service("application") == before
+
+
+def test_pages_that_are_not_whole_are_not_served_anywhere(site):
+    before, served = everything(), pages()
+    done = play("deploy", "--tags", "nginx", nginx_static_check=["/"], **site(36, files={"index.html": ""}))
+    assert done.returncode != 0
+    assert "index.html is not there, is empty" in done.stdout
+    assert everything() == before
+
+    # It is there, and the server does not give it out.
+    hidden = site(38, files={".secret": "s"}) | {"nginx_static_check": ["/", "/.secret"]}
+    done = play("deploy", "--tags", "nginx", **hidden)
+    assert done.returncode != 0
+    assert "/.secret: " in done.stdout
+    assert "It was the first, so that nothing else was touched" in done.stdout
+    assert pages() == served
+
+
+def test_a_way_back_that_nobody_has_is_refused_with_what_there_is():
+    before, (old, _) = everything(), in_service("application")
+    done = play("rollback", release="0123456789ab")
+    assert done.returncode != 0
+    assert "0123456789ab is kept by no server" in done.stdout
+    assert f"gunicorn-app2 has of application: {old} (in service)" in done.stdout
+    assert everything() == before
+
+
+def test_a_release_of_ones_choice_is_put_into_service_where_it_is(under_load):
+    served, (now, _) = in_service("pages"), in_service("application")
+    kept, kept_there = (names.split() for names in on_each("ls -t /srv/hello/releases"))
+    other = next(name for name in kept if name != now and name in kept_there)
+    with under_load(SERVERS.values()):
+        done = play("rollback", release=other)
+        assert done.returncode == 0, done.stdout
+    assert in_service("application") == [other] * 2
+    assert in_service("pages") == served
