@@ -53,7 +53,9 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(rotation):
     assert rotation.killed, "it ended before the moment at which it was to be killed"
     assert rotation.signed_in_between > 3
     step = (
-        rotation.output.read_text().rpartition("TASK [Start them again with the new secrets")[2].partition("TASK [")[0]
+        rotation.output.read_text()
+        .partition("TASK [foobar.webstack.gunicorn : Restart the application]")[2]
+        .partition("TASK [")[0]
     )
     assert "changed: [server4]" in step, "it was not killed between the application's new file and its restart"
     assert not rotation.failed, rotation.output.read_text()[-5000:]
