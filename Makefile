@@ -37,7 +37,7 @@ demo-stop: ## Remove the four servers and all that they hold.
 .PHONY: test
 test: ## Run everything that proves the project (about an hour).
 	@molecule/default/files/set-up test
-	@for step in lint unit sanity "--jobs=2 --output-sync=target roles" site; do echo "== make $$step"; $(MAKE) $$step; done
+	@for step in lint unit sanity roles site; do echo "== make $$step"; $(MAKE) $$step; done
 	@echo "== All passed"
 
 .PHONY: lint
