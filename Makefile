@@ -37,7 +37,9 @@ demo-stop: ## Remove the four servers and all that they hold.
 .PHONY: test
 test: ## Run everything that proves the project (about an hour).
 	@molecule/default/files/set-up test
-	@for step in lint unit sanity roles site; do echo "== make $$step"; $(MAKE) $$step; done
+	@echo "== make lint unit sanity images"
+	@$(MAKE) --jobs=2 --output-sync=target images unit lint sanity
+	@for step in roles site; do echo "== make $$step"; $(MAKE) $$step; done
 	@echo "== All passed"
 
 .PHONY: lint
@@ -56,6 +58,11 @@ unit: ## Run the unit tests.
 .PHONY: sanity
 sanity: ## Build the collection and run ansible-test sanity on the artifact.
 	tests/sanity/run
+
+.PHONY: images
+images: ## Build the lab's images, unless they are there.
+	molecule/default/files/build-image debian13
+	molecule/default/files/build-image sid
 
 .PHONY: roles
 roles: $(addprefix role-,$(ROLES)) ## Run the scenario of every role (one: make role-haproxy).
