@@ -134,12 +134,12 @@ def _address_faults(
     listeners = [("haproxy_metrics_address and haproxy_metrics_port", metrics)]
     listeners += [(f"haproxy_peers[{peer['name']}]", peer) for peer in peers if peer["name"] == peer_name]
     listeners += [(f"haproxy_frontends[{f['name']}].bind[{i}]", b) for f in frontends for i, b in enumerate(f["bind"])]
-    owners: dict[tuple[str, int], str] = {}
+    owners: dict[tuple[str, int, bool], str] = {}
     for where, listener in listeners:
         address, port = listener.get("address", "*"), int(listener.get("port", PEERS_PORT))
         yield from _port_faults(f"{where} has port", port)
         address = "*" if address == "0.0.0.0" else address  # noqa: S104
-        owner = owners.setdefault((address, port), where)
+        owner = owners.setdefault((address, port, _true(listener.get("http3"))), where)
         if owner != where:
             yield f"{where} is {address}:{port}, which is taken by {owner}: use another address or port"
 
@@ -178,6 +178,13 @@ def _frontend_faults(
         for network in items(bind.get("accept_proxy")):
             if not _network(network):
                 yield f"{where}.bind[{index}].accept_proxy has {network!r}: give an address or a network, such as 192.0.2.0/24 or 2001:db8::/32"
+        if _true(bind.get("http3")):
+            if mode == "tcp":
+                yield f"{where}.bind[{index}].http3 is true in mode tcp: HTTP/3 needs mode http"
+            if not _true(bind.get("tls")):
+                yield f"{where}.bind[{index}].http3 is true without tls, which HTTP/3 always has: add tls: true"
+            if bind.get("accept_proxy"):
+                yield f"{where}.bind[{index}].http3 is true beside accept_proxy: the PROXY protocol is spoken over TCP alone, leave one of them out"
         if _true(bind.get("tls")) and not certificates:
             yield f"{where}.bind[{index}].tls is true, but haproxy_certificates is []: give at least one certificate"
 

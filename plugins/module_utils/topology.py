@@ -42,6 +42,16 @@ CATALOGUE: dict[str, dict[str, Any]] = {
         "encrypted": True,
         "why": "visitors",
     },
+    "http3": {
+        "tier": "loadbalancers",
+        "port": 443,
+        "protocol": "udp",
+        "address": "virtual",
+        "clients": ["internet"],
+        "encrypted": True,
+        "enabled": False,  # firewalls before the load balancers must let UDP through, too
+        "why": "visitors whose browser speaks HTTP/3",
+    },
     "acme": {
         "tier": "loadbalancers",
         "port": 8402,

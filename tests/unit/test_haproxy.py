@@ -170,6 +170,24 @@ def pair(frontend_changes=None, *servers, certificates=(), **backend_changes):
             "haproxy_frontends[www].bind[1] is *:80, which is taken by haproxy_frontends[www].bind[0]: use another address or port",
         ),
         (
+            pair({"bind": [{"port": 443, "http3": True}, {"port": 443}]}),
+            "haproxy_frontends[www].bind[0].http3 is true without tls, which HTTP/3 always has: add tls: true",
+        ),
+        (
+            pair({"bind": [{"port": 443, "tls": True, "http3": True, "accept_proxy": ["192.0.2.1"]}]})
+            | {"certificates": [certificate()]},
+            "haproxy_frontends[www].bind[0].http3 is true beside accept_proxy: the PROXY protocol is spoken over TCP alone, leave one of them out",
+        ),
+        (
+            pair({"mode": "tcp", "bind": [{"port": 443, "tls": True, "http3": True}]}, mode="tcp")
+            | {"certificates": [certificate()]},
+            "haproxy_frontends[www].bind[0].http3 is true in mode tcp: HTTP/3 needs mode http",
+        ),
+        (
+            pair({"bind": [{"port": 443, "tls": True, "http3": True}] * 2}) | {"certificates": [certificate()]},
+            "haproxy_frontends[www].bind[1] is *:443, which is taken by haproxy_frontends[www].bind[0]: use another address or port",
+        ),
+        (
             pair({"bind": [METRICS]}),
             "haproxy_frontends[www].bind[0] is 127.0.0.1:8404, which is taken by haproxy_metrics_address and "
             "haproxy_metrics_port: use another address or port",

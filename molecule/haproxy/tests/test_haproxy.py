@@ -1,6 +1,5 @@
 """What two load balancers do for their clients and their servers, seen from outside."""
 
-import concurrent.futures
 import http.client
 import json
 import os
@@ -9,7 +8,8 @@ import ssl
 import subprocess
 import time
 from collections import Counter
-from contextlib import ExitStack, closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from copy import deepcopy
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import SERVERS
 
 import lab
 from lab import CHECKOUT, wait_until
@@ -28,7 +29,6 @@ VARIABLES = yaml.safe_load((CHECKOUT / "molecule/haproxy/inventory/group_vars/lo
 SITE = "www.example.com"
 LBS = {"haproxy-lb1": "172.30.57.11", "haproxy-lb2": "172.30.57.12"}
 LB1, LB2 = LBS
-SERVERS = "haproxy-servers"
 CLIENT = "172.30.57.1"
 BOTH = {"web1", "web2"}
 
@@ -55,6 +55,7 @@ def trust():
 def connect(lb, scheme="https", port=None):
     """Open a connection as a browser that has looked up the site's name."""
     connection = http.client.HTTPConnection(SITE, timeout=5)
+    connection.auto_open = 0  # one that was closed is not opened again, elsewhere
     raw = socket.create_connection((LBS[lb], port or {"http": 80, "https": 443}[scheme]), timeout=5)
     connection.sock = trust().wrap_socket(raw, server_hostname=SITE) if scheme == "https" else raw
     return connection
@@ -108,15 +109,19 @@ def visitors(lb, url=f"https://{SITE}/"):
     return lab.Visitors(url, LBS[lb], SCRATCH / "root.crt", "--timeout=3")
 
 
+def at_home():
+    """Whether all load balancers send requests to all servers."""
+
+    def servers(lb):
+        with closing(connect(lb)) as connection:
+            return {send(connection).headers["X-Served-By"] for _ in range(4)}
+
+    with suppress(OSError, http.client.HTTPException):
+        return all(servers(lb) == BOTH for lb in LBS)
+
+
 @pytest.fixture(autouse=True)
 def _home():
-    """Begin and end each test with all load balancers sending requests to all servers."""
-
-    def at_home():
-        with suppress(OSError):
-            return all(set(served_by(lb, times=4)) == BOTH for lb in LBS)
-
-    wait_until(at_home)
     yield
     wait_until(at_home)
 
@@ -130,13 +135,6 @@ def databases():
 
     yield switch
     run(SERVERS, "rm -f /run/server-*/write /run/server-*/read")
-
-
-@pytest.fixture
-def changed():
-    """Apply other variables, and the scenario's own at the end."""
-    yield applied
-    applied()
 
 
 # Requests
@@ -203,14 +201,15 @@ def test_what_a_client_says_of_itself_is_not_believed(lb):
     ],
     ids=["it says that it is sick", "it stopped", "it hangs"],
 )
-def test_a_server_that_is_not_healthy_gets_no_request_until_it_is(lb, fault, remedy):
+def test_a_server_that_is_not_healthy_gets_no_request_until_it_is(fault, remedy):
     run(SERVERS, fault)
     try:
-        wait_until(lambda: f"web1 {VARIABLES['servers_address']} 0 " in runtime(lb, "show servers state web"))
-        assert served_by(lb) == {"web2": 10}
+        for lb in LBS:
+            wait_until(lambda lb=lb: f"web1 {VARIABLES['servers_address']} 0 " in runtime(lb, "show servers state web"))
+            assert served_by(lb) == {"web2": 10}
     finally:
         run(SERVERS, remedy)
-    wait_until(lambda: set(served_by(lb, times=4)) == BOTH)
+    wait_until(at_home)
 
 
 def test_only_a_server_with_the_right_certificate_gets_requests_over_tls(lb):
@@ -234,7 +233,10 @@ def test_a_challenge_is_answered_by_whoever_knows_it_and_is_not_redirected(lb):
 
 
 def test_testssl_finds_nothing_above_low_and_rates_a_plus():
-    command = f"--add-ca /root/root.crt --ip {LBS[LB1]} --warnings off --color 0 --quiet --jsonfile /tmp/testssl.json {SITE}:443"
+    # All that finds faults, or counts for the grade: not which client would get which cipher.
+    checks = "--protocols --std --fs --server-preference --server-defaults --headers --vulnerable"
+    output = "--warnings off --color 0 --quiet --jsonfile /tmp/testssl.json"
+    command = f"{checks} {output} --nodns none --add-ca /root/root.crt --ip {LBS[LB1]} {SITE}:443"
     run(SERVERS, f"rm -f /tmp/testssl.json; testssl {command} >/tmp/testssl.txt 2>&1 || true")
     found = json.loads(run(SERVERS, "cat /tmp/testssl.json"))
     above_low = ("MEDIUM", "HIGH", "CRITICAL", "FATAL")
@@ -249,60 +251,31 @@ def test_the_proof_that_the_certificate_is_not_revoked_comes_with_it(lb):
     wait_until(lambda: "Cert Status: good" in run(SERVERS, command), seconds=30)
 
 
-class TestOtherChoices:
-    """What a user may choose instead of the defaults."""
-
-    @pytest.fixture(scope="class", autouse=True)
-    def _chosen(self):
-        applied(haproxy_tls_policy="modern", haproxy_hsts_max_age=0, haproxy_methods=[], haproxy_blocked_paths=[])
-        yield
-        applied()
-
-    def test_modern_is_tls_1_3_alone(self, lb):
-        for version, answered in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
-            context = trust()
-            context.maximum_version = version
-            with socket.create_connection((LBS[lb], 443), timeout=5) as raw:
-                if answered:
-                    context.wrap_socket(raw, server_hostname=SITE).close()
-                else:
-                    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-                        context.wrap_socket(raw, server_hostname=SITE)
-
-    def test_browsers_are_told_to_forget_https(self, lb):
-        assert ask(lb).headers["Strict-Transport-Security"] == "max-age=0"
-
-    def test_methods_and_paths_are_let_through(self, lb):
-        assert ask(lb, "/.git/config", method="TRACE").status == 200
-
-
 # Defences
 
 
-@pytest.mark.parametrize(
-    ("status", "method", "path"),
-    [
-        (200, "GET", "/.well-known/security.txt"),
-        (200, "GET", "/releases/1.0/setup.tar.gz?from=/.git"),
-        (200, "OPTIONS", "/"),
-        (403, "GET", "/.git/config"),
-        (403, "GET", "/app/.env"),
-        (403, "GET", "/%2Egit/config"),
-        (403, "GET", "/app%2f%2eenv"),
-        (403, "GET", "/app/../.env"),
-        (403, "GET", "/.well-known/.git/config"),
-        (403, "GET", "/.well-known/../.git/config"),
-        (403, "POST", "/blog/WP-login.php"),
-        (400, "GET", "/%zz/%2egit/config"),
-        (405, "TRACE", "/"),
-        (405, "PROPFIND", "/"),
-    ],
-)
-def test_a_probe_is_refused_and_a_page_is_not(lb, status, method, path):
-    response = ask(lb, path, method=method)
-    assert response.status == status
-    if status == 405:
-        assert response.headers["Allow"] == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+def test_a_probe_is_refused_and_a_page_is_not(lb):
+    expected = [
+        ("GET", "/.well-known/security.txt", 200),
+        ("GET", "/releases/1.0/setup.tar.gz?from=/.git", 200),
+        ("OPTIONS", "/", 200),
+        ("GET", "/.git/config", 403),
+        ("GET", "/app/.env", 403),
+        ("GET", "/%2Egit/config", 403),
+        ("GET", "/app%2f%2eenv", 403),
+        ("GET", "/app/../.env", 403),
+        ("GET", "/.well-known/.git/config", 403),
+        ("GET", "/.well-known/../.git/config", 403),
+        ("POST", "/blog/WP-login.php", 403),
+        ("GET", "/%zz/%2egit/config", 400),
+        ("TRACE", "/", 405),
+        ("PROPFIND", "/", 405),
+    ]
+    answers = [ask(lb, path, method=method) for method, path, _ in expected]
+    found = [(method, path, answer.status) for (method, path, _), answer in zip(expected, answers, strict=True)]
+    assert found == expected
+    allowed = {answer.headers["Allow"] for answer in answers if answer.status == 405}
+    assert allowed == {"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}
 
 
 def test_a_request_has_so_much_body_and_so_many_headers_and_no_more(lb):
@@ -314,20 +287,21 @@ def test_a_request_has_so_much_body_and_so_many_headers_and_no_more(lb):
     assert ask(lb, X="x" * 16000).status in (400, 431)
 
 
-@pytest.mark.parametrize(
-    ("port", "seconds", "begin"),
-    [
-        pytest.param(80, 10, "GET / HTTP/1.1\r\nHost: www.example.com\r\n", id="headers"),
-        pytest.param(8090, 4, "POST / HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 9\r\n\r\nx", id="body"),
-    ],
-)
-def test_a_client_that_does_not_finish_its_request_is_sent_away(port, seconds, begin):
-    """All load balancers have the same limits; one is waited for."""
-    with socket.create_connection((LBS[LB1], port), timeout=15) as client:
-        client.sendall(begin.encode())
-        begun = time.monotonic()
-        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
-        assert seconds - 0.5 < time.monotonic() - begun < seconds + 3
+def test_a_client_that_does_not_finish_its_request_is_sent_away():
+    """All load balancers have the same limits; one is waited for, by two clients at once."""
+
+    def waited(port, begin):
+        with socket.create_connection((LBS[LB1], port), timeout=15) as client:
+            client.sendall(begin.encode())
+            begun = time.monotonic()
+            assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+            return time.monotonic() - begun
+
+    with ThreadPoolExecutor(2) as clients:
+        headers = clients.submit(waited, 80, "GET / HTTP/1.1\r\nHost: www.example.com\r\n")
+        body = clients.submit(waited, 8090, "POST / HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 9\r\n\r\nx")
+    assert 9.5 < headers.result() < 13
+    assert 3.5 < body.result() < 7
 
 
 def test_security_headers_are_set_where_the_server_has_set_none(lb):
@@ -355,15 +329,15 @@ def _new_client():
     forget()
 
 
-def statuses(lb, port, times):
+def statuses(lb, times, scheme="http", port=8090):
     """Ask over one connection."""
-    with closing(connect(lb, "http", port)) as connection:
+    with closing(connect(lb, scheme, port)) as connection:
         return [send(connection).status for _ in range(times)]
 
 
 @pytest.mark.usefixtures("_new_client")
 def test_a_client_over_its_limit_is_told_to_wait_by_both_load_balancers_and_no_other_client_is():
-    assert Counter(statuses(LB1, 8090, 60)) == {200: 40, 429: 20}
+    assert Counter(statuses(LB1, 60)) == {200: 40, 429: 20}
     wait_until(lambda: "http_req_rate(4000)=60" in runtime(LB2, "show table narrow"), seconds=2)
     for lb in LBS:
         response = ask(lb, scheme="http", port=8090)
@@ -371,8 +345,7 @@ def test_a_client_over_its_limit_is_told_to_wait_by_both_load_balancers_and_no_o
     assert (
         run(SERVERS, f"curl --silent --output /dev/null --write-out '%{{http_code}}' http://{LBS[LB1]}:8090/") == "200"
     )
-    time.sleep(8)
-    assert set(statuses(LB1, 8090, 40)) == {200}
+    wait_until(lambda: statuses(LB1, 1) == [200])
 
 
 @pytest.mark.usefixtures("_new_client")
@@ -430,8 +403,9 @@ def test_an_exempt_client_has_no_limit():
 
 @pytest.mark.usefixtures("_new_client")
 def test_a_page_with_its_dozens_of_parts_is_far_below_the_default_limits_which_hold_nevertheless(lb):
-    with concurrent.futures.ThreadPoolExecutor(60) as browser:
-        assert {answer.status for answer in browser.map(lambda _: ask(lb), range(180))} == {200}
+    with ThreadPoolExecutor(6) as browser:
+        answers = list(browser.map(lambda _: statuses(lb, 30, "https", 443), range(6)))
+    assert sum(map(Counter, answers), Counter()) == {200: 180}
     runtime(lb, "clear table www")
     # As fast as it goes: without waiting for an answer, and for what needs no server.
     with socket.create_connection((LBS[lb], 80), timeout=20) as client:
@@ -479,43 +453,49 @@ def test_a_client_whose_server_is_gone_is_taken_over_by_another(lb):
         runtime(lb, "set server cookie/web1 state ready")
 
 
-@pytest.mark.parametrize(("path", "table"), [("/login", "login"), ("/source", "source")])
-def test_a_session_that_began_at_one_load_balancer_is_known_to_its_peer_and_after_a_reload(path, table):
-    for lb in LBS:
-        runtime(lb, f"clear table {table}")
-    # One server more is asked at the first than at the second: by turns alone, they would differ.
-    first = ask(LB1, path)
-    server = first.headers["X-Served-By"]
-    headers = {"Cookie": first.headers["Set-Cookie"]} if path == "/login" else {}
-    wait_until(lambda: "used:1" in runtime(LB2, f"show table {table}"))
+def test_a_session_that_began_at_one_load_balancer_is_known_to_its_peer_and_after_a_reload():
+    sessions = []
+    for table in ("login", "source"):
+        for lb in LBS:
+            runtime(lb, f"clear table {table}")
+        # One server more is asked at the first than at the second: by turns alone, they would differ.
+        first = ask(LB1, f"/{table}")
+        headers = {"Cookie": first.headers["Set-Cookie"]} if table == "login" else {}
+        sessions.append((table, headers, first.headers["X-Served-By"]))
+        wait_until(lambda table=table: "used:1" in runtime(LB2, f"show table {table}"))
     run(LB1, "systemctl reload haproxy")
-    for lb in LBS:
-        wait_until(lambda lb=lb: "used:1" in runtime(lb, f"show table {table}"))
-        assert served_by(lb, f"{path}/again", **headers) == {server: 10}
+    for table, headers, server in sessions:
+        for lb in LBS:
+            wait_until(lambda lb=lb, table=table: "used:1" in runtime(lb, f"show table {table}"))
+            assert served_by(lb, f"/{table}/again", **headers) == {server: 10}
 
 
 # TCP
 
 
-def test_a_tcp_port_leads_to_the_server_that_says_so_on_another_port_and_follows_it(lb, databases):
-    wait_until(lambda: database(lb, 6446)[1] is None)
+def test_a_tcp_port_leads_to_the_server_that_says_so_on_another_port_and_follows_it(databases):
+    for lb in LBS:
+        wait_until(lambda lb=lb: database(lb, 6446)[1] is None)
     databases(1, "write")
-    wait_until(lambda: database(lb, 6446)[1] == "database1")
-    session, _ = database(lb, 6446)
+    for lb in LBS:
+        wait_until(lambda lb=lb: database(lb, 6446)[1] == "database1")
+    sessions = [database(lb, 6446)[0] for lb in LBS]
     databases(1, "write", on=False)
     databases(2, "write")
     # A session with a database that is no longer writable is closed, so that its client connects anew.
-    assert session.recv(100) == b""
-    wait_until(lambda: database(lb, 6446)[1] == "database2")
+    assert [session.recv(100) for session in sessions] == [b""] * 2
+    for lb in LBS:
+        wait_until(lambda lb=lb: database(lb, 6446)[1] == "database2")
 
 
-def test_a_tcp_port_uses_all_servers_that_offer_themselves(lb, databases):
+def test_a_tcp_port_uses_all_servers_that_offer_themselves(databases):
     for number in (1, 2):
         databases(number, "read")
-    wait_until(lambda: {database(lb, 6447)[1] for _ in range(4)} == {"database1", "database2"})
-    # leastconn: as many sessions to each
-    sessions = [database(lb, 6447) for _ in range(6)]
-    assert Counter(name for _, name in sessions) == {"database1": 3, "database2": 3}
+    for lb in LBS:
+        wait_until(lambda lb=lb: {database(lb, 6447)[1] for _ in range(4)} == {"database1", "database2"})
+        # leastconn: as many sessions to each
+        sessions = [database(lb, 6447) for _ in range(6)]
+        assert Counter(name for _, name in sessions) == {"database1": 3, "database2": 3}
 
 
 # Addresses
@@ -545,22 +525,28 @@ def test_metrics_and_health_are_told_at_a_port_of_their_own(lb):
 # Changes
 
 
-def test_a_reload_fails_no_request(lb):
+def test_a_reload_fails_no_request_and_leaves_a_tcp_session_alone(lb, databases):
+    databases(1, "write")
+    wait_until(lambda: database(lb, 6446)[1] == "database1")
+    session, _ = database(lb, 6446)
     before = workers(lb)
     with visitors(lb) as seen:
         for _ in range(5):
             run(lb, "systemctl reload haproxy")
-            time.sleep(0.7)
-    assert not workers(lb) & before
+            time.sleep(0.3)
     assert set(seen.result["statuses"]) == {"200"}
-    assert seen.result["requests"] > 150
+    assert seen.result["requests"] > 100
+    with session:
+        session.sendall(b"still here\n")
+        assert session.recv(100) == b"still here\n"
+    wait_until(lambda: not workers(lb) & before)
 
 
 def test_a_reload_fails_no_request_on_a_connection_that_is_kept(lb):
     connection = connect(lb)
     reconnected = 0
-    for number in range(100):
-        if number == 30:
+    for number in range(40):
+        if number == 10:
             run(lb, "systemctl reload haproxy")
         response = send(connection)
         assert response.status == 200
@@ -572,22 +558,12 @@ def test_a_reload_fails_no_request_on_a_connection_that_is_kept(lb):
     assert reconnected == 1
 
 
-def test_a_reload_leaves_a_tcp_session_alone(lb, databases):
-    databases(1, "write")
-    wait_until(lambda: database(lb, 6446)[1] == "database1")
-    session, _ = database(lb, 6446)
-    run(lb, "systemctl reload haproxy")
-    time.sleep(1)
-    session.sendall(b"still here\n")
-    assert session.recv(100) == b"still here\n"
-
-
-@pytest.mark.parametrize("change", ["reload", "restart"])
-def test_a_server_in_maintenance_stays_there_through_a(change, lb):
+def test_a_server_in_maintenance_stays_there_through_a_reload_and_a_restart(lb):
     runtime(lb, "set server web/web1 state maint")
     try:
-        run(lb, f"systemctl {change} haproxy")
-        assert served_by(lb) == {"web2": 10}
+        for change in ("reload", "restart"):
+            run(lb, f"systemctl {change} haproxy")
+            assert served_by(lb) == {"web2": 10}, change
     finally:
         runtime(lb, "set server web/web1 state ready")
 
@@ -596,12 +572,6 @@ def test_after_a_crash_all_servers_start_as_they_are_configured(lb):
     runtime(lb, "set server web/web1 state maint")
     run(lb, "systemctl kill --signal KILL haproxy")
     # The fixture waits for both servers.
-
-
-def test_a_changed_server_is_used_although_the_old_ones_state_is_kept(changed):
-    servers = [{"name": name, "address": "{{ servers_address }}", "port": 8082, "weight": 50} for name in sorted(BOTH)]
-    changed(**edited("edge_backends", "web", servers=servers))
-    assert [served_by(lb) for lb in LBS] == [{"web2": 10}] * 2
 
 
 def self_signed(tmp_path, name=SITE):
@@ -615,25 +585,6 @@ def served_certificate(lb):
     return ssl.get_server_certificate((LBS[lb], 443)).strip()
 
 
-def test_a_changed_certificate_is_served_without_a_failed_request_and_a_former_one_leaves_no_key(tmp_path):
-    certificate, key = self_signed(tmp_path)
-    item = {"certificate": certificate, "private_key": key}
-    try:
-        with ExitStack() as stack:
-            seen = [stack.enter_context(visitors(lb, url="http://plain.example:8080/")) for lb in LBS]
-            output = applied("--diff", haproxy_certificates=[{"name": SITE, **item}, {"name": "former", **item}])
-        assert [visitor.result["failed"] for visitor in seen] == [0, 0]
-        assert {served_certificate(lb) for lb in LBS} == {certificate.strip()}
-        # What others have put beside the certificates stays.
-        run(LB1, "touch /etc/haproxy/certs/theirs")
-    finally:
-        output += applied("--diff")
-    assert run(LB1, "ls /etc/haproxy/certs").split() == ["theirs", f"{SITE}.pem"]
-    assert run(LB2, "ls /etc/haproxy/certs").split() == [f"{SITE}.pem"]
-    run(LB1, "rm /etc/haproxy/certs/theirs")
-    assert key.splitlines()[1] not in output
-
-
 def test_a_certificate_that_another_program_keeps_wins_and_the_listed_one_answers_without_it(lb, tmp_path):
     listed = served_certificate(lb)
     certificate, key = self_signed(tmp_path)
@@ -643,50 +594,5 @@ def test_a_certificate_that_another_program_keeps_wins_and_the_listed_one_answer
     assert served_certificate(lb) == listed
 
 
-def test_a_process_that_cannot_take_over_is_reported_and_the_old_one_serves(changed):
-    run(LB1, "systemd-run --unit=taken --quiet python3 -m http.server 8099")
-    try:
-        wait_until(lambda: "8099" in run(LB1, "ss --listening --tcp --numeric"))
-        frontends = [
-            *VARIABLES["edge_frontends"],
-            {"name": "taken", "bind": [{"port": 8099}], "default_backend": "web"},
-        ]
-        refused = converge(f"--limit={LB1}", edge_frontends=frontends)
-        assert refused.returncode == 2
-        assert "Unable to reload service haproxy" in refused.stdout
-        assert set(served_by(LB1)) == BOTH
-    finally:
-        run(LB1, "systemctl stop taken")
-
-
 def test_the_configuration_gives_no_warning(lb):
     run(lb, "haproxy -dW -c -f /etc/haproxy/haproxy.cfg")
-
-
-# Refusals
-
-
-def test_what_cannot_work_is_refused_and_the_old_configuration_serves(tmp_path):
-    _, other_key = self_signed(tmp_path)
-    certificate = "{{ lookup('file', scratch ~ '/site.crt') }}"
-    with_other_key = {"name": SITE, "certificate": certificate, "private_key": other_key}
-    refused = [
-        ({"haproxy_global_config": "no-such-keyword"}, "unknown keyword 'no-such-keyword'"),
-        ({"haproxy_defaults_config": "timeout client soon"}, "unexpected character 's' in 'timeout client'"),
-        (
-            edited("edge_frontends", "www", config="use_backend nowhere if { path /x }"),
-            "unable to find required use_backend: 'nowhere'",
-        ),
-        ({"haproxy_certificates": [with_other_key]}, "the private key does not belong to the certificate"),
-        (edited("edge_backends", "web", colour="red"), "colour"),
-        # Two contradictions at once
-        (
-            edited("edge_frontends", "www", default_backend="wbe") | {"haproxy_peer_name": "lb9"},
-            "haproxy_frontends[www].default_backend is 'wbe', which is no backend",
-            "haproxy_peer_name is 'lb9'",
-        ),
-    ]
-    before = {lb: (files(lb), workers(lb)) for lb in LBS}
-    lab.assert_refused("haproxy", refused)
-    assert {lb: (files(lb), workers(lb)) for lb in LBS} == before
-    assert all(set(served_by(lb)) == BOTH for lb in LBS)

@@ -75,11 +75,19 @@ class Site:
     def web_servers(self):
         return ["traffic-server2", "traffic-server3", *([FIFTH] if self.joined else [])]
 
+    def stat(self, balancer, column):
+        """A column of a load balancer's statistics for each of its web servers."""
+        rows = [line.split(",") for line in self.tell(balancer, "show stat web 4 -1").removeprefix("# ").splitlines()]
+        names, *servers = [row for row in rows if len(row) > 1]
+        return {row[names.index("svname")]: row[names.index(column)] for row in servers}
+
     def servers(self, balancer):
         """The web servers of a load balancer and how it sees them."""
-        stat = self.on(balancer, "echo 'show stat -1 4 -1' | socat stdio /run/haproxy/admin.sock").stdout
-        rows = [line.split(",") for line in stat.splitlines() if line.startswith("web,")]
-        return {row[1]: row[17] for row in rows}
+        return self.stat(balancer, "status")
+
+    def sessions(self, balancer):
+        """The web servers of a load balancer and how many requests each is answering."""
+        return {name: int(count) for name, count in self.stat(balancer, "scur").items()}
 
     def tell(self, balancer, command):
         """Say something to HAProxy's runtime API."""
