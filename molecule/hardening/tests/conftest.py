@@ -38,6 +38,16 @@ class Hosts:
             host, user, "-oBatchMode=yes", "-oIdentitiesOnly=yes", f"-i{self.key}", *options, command=command
         )
 
+    def session(self, host, user):
+        """A connection that stays open and gives back what it is told."""
+        known = ("-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null")
+        return subprocess.Popen(
+            ["ssh", "-Fnone", f"-i{self.key}", *known, f"{user}@{ADDRESSES[host]}", "cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def ssh_password(self, host, user, command="id -un"):
         """Log in over ssh with the right password."""
         methods = "-oPreferredAuthentications=keyboard-interactive,password"
@@ -59,7 +69,7 @@ class Hosts:
     def converge(self, *arguments, host=STABLE, **variables):
         """Apply the role again with other variables; its packages are there."""
         variables = {"hardening_manage_packages": False} | variables
-        return lab.converge("hardening", f"--limit={host}", *arguments, playbook="harden.yml", **variables)
+        return lab.converge("hardening", f"--limit={host}", *arguments, **variables)
 
     def over_ssh(self, user, **credentials):
         """The variables with which a run reaches the stable host by ssh, with the key unless other credentials are given."""

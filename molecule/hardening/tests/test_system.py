@@ -84,7 +84,7 @@ def test_the_kernel_parameters_are_set_at_every_boot(hosts, host):
 
 
 def test_what_a_host_lacks_or_does_not_allow_is_said_and_fails_nothing(hosts):
-    done = hosts.converge("-v", host=f"{BARE},{STABLE}")
+    done = hosts.converge("-v", host=BARE, hardening_kernel_parameters={"no.such.parameter": 1})
     said = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout
     assert "sshd is not installed" in said
@@ -116,5 +116,5 @@ def test_bad_input_is_refused_before_anything_changes(hosts):
     ]
     files = "find /etc -newer /etc/hostname -type f | sort | xargs md5sum"
     before = hosts.run(SID, files)
-    lab.assert_refused("hardening", refused, f"--limit={SID}", playbook="harden.yml")
+    lab.assert_refused("hardening", refused, f"--limit={SID}")
     assert hosts.run(SID, files) == before

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -16,8 +16,7 @@ import testinfra
 
 import lab
 
-converge = partial(lab.converge, "nginx")
-SITE = lab.CHECKOUT / "molecule/nginx/files/site"
+converge = partial(lab.converge, "nginx", nginx_manage_packages=False)
 WEB = {"nginx-web1": "172.30.59.11", "nginx-web2": "172.30.59.12"}
 APPLICATION = testinfra.get_host("docker://nginx-app")
 SECURITY_HEADERS = {
@@ -187,120 +186,39 @@ def test_a_body_over_the_limit_never_reaches_the_application(web):
     assert received(8001) + received(8002) == before
 
 
-def test_an_application_server_that_is_gone_fails_no_request(web, application):
+def test_an_application_server_that_is_gone_fails_no_request(application):
     application.check_output("systemctl stop app@8001")
-    assert {request(web, "/app/x", method).status for method in ["GET", "POST"] * 5} == {200}
-
-
-def test_a_request_is_repeated_only_where_that_is_safe(web, application):
-    application.check_output("touch /run/hang-up-8001")
-    before = received(8001) + received(8002)
-    # A POST that reached a server may have been acted on: it fails, and no second server gets it.
-    statuses = Counter(request(web, "/app/x", "POST", b"a=1").status for _ in range(4))
-    assert statuses[503] >= 1
-    assert statuses[200] + statuses[503] == 4
-    assert (received(8001) + received(8002) - before)["POST"] == 4
-    forget_failures()
-    failed = received(8001)["GET"]
-    assert {request(web, "/app/x").status for _ in range(4)} == {200}
-    assert received(8001)["GET"] > failed
-
-
-def test_without_an_application_the_files_stay_and_the_visitor_is_asked_for_patience(web, application):
-    application.check_output("systemctl stop app@8001 app@8002")
-    response = request(web, "/app/x")
-    assert response.status == 503
-    assert b"<h1>Back in a moment</h1>" in response.content
-    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert response.headers["Retry-After"] == "5"
-    assert response.headers["Cache-Control"] is None
-    assert {name: response.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
-    assert request(web).status == 200
-
-
-def test_what_cannot_work_is_refused_and_what_was_served_stays():
-    refused = [
-        ({"nginx_server_config": "no_such_directive on;"}, "no_such_directive"),
-        ({"nginx_listen_port": 8081}, "give the status another port"),
-        ({"nginx_listen_port": 70000}, "nginx_listen_port is 70000: a TCP port is 1 to 65535"),
-        ({"nginx_listen_port": "http"}, "nginx_listen_port"),
-        ({"nginx_application_paths": ["app"]}, "app is not the beginning of a path: write it as /api"),
-        (
-            {"nginx_application_servers": [{"name": "one", "address": "172.30.59.31"}]},
-            "missing required arguments: port",
-        ),
-        (
-            {"nginx_application_servers": [{"name": n, "address": "172.30.59.31", "port": 8001} for n in "ab"]},
-            "a and b have the same address and port",
-        ),
-        ({"nginx_static_keep_releases": 0}, "at least 1"),
-        ({"nginx_static_source": "/nowhere"}, "no directory or archive '/nowhere'"),
-    ]
-    lab.assert_refused("nginx", refused)
     for web in WEB:
+        assert {request(web, "/app/x", method).status for method in ["GET", "POST"] * 5} == {200}
+
+
+def test_a_request_is_repeated_only_where_that_is_safe(application):
+    application.check_output("touch /run/hang-up-8001")
+    # A POST that reached a server may have been acted on: it fails, and no second server gets it.
+    for web in WEB:
+        before = received(8001) + received(8002)
+        statuses = Counter(request(web, "/app/x", "POST", b"a=1").status for _ in range(4))
+        assert statuses[503] >= 1
+        assert statuses[200] + statuses[503] == 4
+        assert (received(8001) + received(8002) - before)["POST"] == 4
+    forget_failures()
+    for web in WEB:
+        failed = received(8001)["GET"]
+        assert {request(web, "/app/x").status for _ in range(4)} == {200}
+        assert received(8001)["GET"] > failed
+
+
+def test_without_an_application_the_files_stay_and_the_visitor_is_asked_for_patience(application):
+    application.check_output("systemctl stop app@8001 app@8002")
+    for web in WEB:
+        response = request(web, "/app/x")
+        assert response.status == 503
+        assert b"<h1>Back in a moment</h1>" in response.content
+        assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert response.headers["Retry-After"] == "5"
+        assert response.headers["Cache-Control"] is None
+        assert {name: response.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
         assert request(web).status == 200
-        testinfra.get_host(f"docker://{web}").check_output("nginx -t -q && systemctl reload nginx")
-        assert request(web).status == 200
-
-
-def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(tmp_path):
-    def browse(web):
-        response = request(web)
-        return response.status, response.content
-
-    first = request("nginx-web1").content
-    with ExitStack() as stack:
-        seen = {web: stack.enter_context(lab.asking(partial(browse, web))) for web in WEB}
-        for release, kept_by_browsers in [("second", "app.3f9c2a71.css"), ("third", "app.5d0e8b42.css")]:
-            for file in tmp_path.iterdir():
-                file.unlink()
-            (tmp_path / "index.html").write_text(release)
-            (tmp_path / kept_by_browsers).write_text(release)
-            run = converge(nginx_static_source=str(tmp_path))
-            assert run.returncode == 0, run.stdout
-            time.sleep(0.2)
-    for web, answers in seen.items():
-        assert set(answers) == {(200, first), (200, b"second"), (200, b"third")}
-        assert request(web, "/css/site.css").status == 404
-        assert request(web, "/app.5d0e8b42.css").content == b"third"
-        assert request(web, "/app.3f9c2a71.css").content == b"second", "somebody may still look at the page before"
-        assert request(web, "/app.0f3a9c5d.css").status == 404
-        releases = testinfra.get_host(f"docker://{web}").check_output("ls /var/www/site/releases").split()
-        assert len(releases) == 2
-
-    # An archive is as good as a directory, and the content that was served before is served again.
-    archive = tmp_path / "site.tar.gz"
-    subprocess.run(["tar", "-czf", archive, "-C", SITE, "."], check=True)
-    for source in [archive, SITE]:
-        run = converge(nginx_static_source=str(source))
-        assert run.returncode == 0, run.stdout
-        assert {request(web).content for web in WEB} == {first}
-    run = converge()
-    assert "changed=0" in run.stdout.split("nginx-web1")[-1]
-
-
-def test_what_is_not_configured_is_not_there():
-    """Without names, an application or trusted proxies: a plain server of files, whatever it is called."""
-    try:
-        run = converge(nginx_server_names=[], nginx_application_servers=[], nginx_trusted_proxies=[])
-        assert run.returncode == 0, run.stdout
-        for web in WEB:
-            assert request(web, Host="10.0.0.1").status == 200
-            assert request(web, "/app/x").status == 404
-    finally:
-        assert converge().returncode == 0
-
-
-def test_with_the_root_as_its_path_the_application_gets_what_no_file_answers():
-    try:
-        run = converge(nginx_application_paths=["/"])
-        assert run.returncode == 0, run.stdout
-        for web in WEB:
-            assert b"the first release" in request(web).content
-            assert json.loads(request(web, "/anything?x=1").content)["path"] == "/anything?x=1"
-            assert request(web, "/.htpasswd").status == 404
-    finally:
-        assert converge().returncode == 0
 
 
 def certificate(directory, name="web", days=30):
@@ -320,39 +238,119 @@ def certificate(directory, name="web", days=30):
     }
 
 
-def test_load_balancers_can_be_served_over_the_newest_tls_alone_and_are_believed_as_before(tmp_path):
-    tls = certificate(tmp_path)
-    other = certificate(tmp_path, "other")
-    context = ssl.create_default_context(cafile=tmp_path / "web.crt")
-    try:
-        run = converge(nginx_tls=tls | {"private_key": other["private_key"]})
-        assert run.returncode == 2
-        assert "nginx_tls: the private key does not belong to the certificate" in " ".join(run.stdout.split())
-        assert {request(web).status for web in WEB} == {200}, "plain http goes on"
+def test_what_cannot_work_is_refused_and_what_was_served_stays(tmp_path):
+    tls = certificate(tmp_path) | {"private_key": certificate(tmp_path, "other")["private_key"]}
+    refused = [
+        ({"nginx_server_config": "no_such_directive on;"}, "no_such_directive"),
+        ({"nginx_listen_port": 8081}, "give the status another port"),
+        ({"nginx_listen_port": 70000}, "nginx_listen_port is 70000: a TCP port is 1 to 65535"),
+        ({"nginx_listen_port": "http"}, "nginx_listen_port"),
+        ({"nginx_application_paths": ["app"]}, "app is not the beginning of a path: write it as /api"),
+        (
+            {"nginx_application_servers": [{"name": "one", "address": "172.30.59.31"}]},
+            "missing required arguments: port",
+        ),
+        (
+            {"nginx_application_servers": [{"name": n, "address": "172.30.59.31", "port": 8001} for n in "ab"]},
+            "a and b have the same address and port",
+        ),
+        ({"nginx_static_keep_releases": 0}, "at least 1"),
+        ({"nginx_static_source": "/nowhere"}, "no directory or archive '/nowhere'"),
+        ({"nginx_tls": tls}, "nginx_tls: the private key does not belong to the certificate"),
+    ]
+    lab.assert_refused("nginx", refused, '--extra-vars={"nginx_manage_packages": false}')
+    for web in WEB:
+        assert request(web).status == 200
+        testinfra.get_host(f"docker://{web}").check_output("nginx -t -q && systemctl reload nginx")
+        assert request(web).status == 200
 
-        run = converge(nginx_tls=tls)
-        assert run.returncode == 0, run.stdout
-        assert tls["private_key"].splitlines()[1] not in run.stdout
-        for web, address in WEB.items():
-            with socket.create_connection((address, 8080), timeout=10) as raw:
-                visitor = context.wrap_socket(raw, server_hostname="web.www.foobar.com")
-                assert visitor.version() == "TLSv1.3"
-                visitor.sendall(
-                    b"GET /app/x HTTP/1.1\r\nHost: www.foobar.com\r\nX-Forwarded-For: 203.0.113.7\r\n"
-                    b"X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
-                )
-                answer = http.client.HTTPResponse(visitor)
-                answer.begin()
-                told = json.loads(answer.read())["headers"]
-                assert (told["X-Real-IP"], told["X-Forwarded-Proto"]) == ("203.0.113.7", "https")
-            with socket.create_connection((address, 8080), timeout=10) as raw:
-                old = ssl.create_default_context(cafile=tmp_path / "web.crt")
-                old.maximum_version = ssl.TLSVersion.TLSv1_2
-                with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-                    old.wrap_socket(raw, server_hostname="web.www.foobar.com")
-            assert request(web).status == 400, "no plain http any more"
-            mode = testinfra.get_host(f"docker://{web}").check_output("stat -c '%U %a' /etc/nginx/tls/server.key")
-            assert mode == "root 600"
-    finally:
-        assert converge().returncode == 0
-    assert {request(web).status for web in WEB} == {200}
+
+def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(tmp_path):
+    def browse(web):
+        response = request(web)
+        return response.status, response.content
+
+    first = request("nginx-web1").content
+    # An archive is as good as a directory.
+    second, third, archive = tmp_path / "second", tmp_path / "third", tmp_path / "third.tar.gz"
+    for directory, kept_by_browsers in [(second, "app.3f9c2a71.css"), (third, "app.5d0e8b42.css")]:
+        directory.mkdir()
+        (directory / "index.html").write_text(directory.name)
+        (directory / kept_by_browsers).write_text(directory.name)
+    subprocess.run(["tar", "-czf", archive, "-C", third, "."], check=True)
+    with ExitStack() as stack:
+        seen = {web: stack.enter_context(lab.asking(partial(browse, web))) for web in WEB}
+        for source in (second, archive):
+            run = converge(nginx_static_source=str(source))
+            assert run.returncode == 0, run.stdout
+            time.sleep(0.2)
+    for web, answers in seen.items():
+        assert set(answers) == {(200, first), (200, b"second"), (200, b"third")}
+        assert request(web, "/css/site.css").status == 404
+        assert request(web, "/app.5d0e8b42.css").content == b"third"
+        assert request(web, "/app.3f9c2a71.css").content == b"second", "somebody may still look at the page before"
+        assert request(web, "/app.0f3a9c5d.css").status == 404
+        releases = testinfra.get_host(f"docker://{web}").check_output("ls /var/www/site/releases").split()
+        assert len(releases) == 2
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """Give the servers a certificate, whose file this is, and all paths to the application."""
+    directory = tmp_path_factory.mktemp("tls")
+    made = certificate(directory)
+    run = converge(nginx_tls=made, nginx_application_paths=["/"])
+    assert run.returncode == 0, run.stdout
+    assert made["private_key"].splitlines()[1] not in run.stdout
+    return directory / "web.crt"
+
+
+@contextmanager
+def encrypted(web, certificate, newest=ssl.TLSVersion.TLSv1_3):
+    """A connection by TLS to a server that has this certificate."""
+    context = ssl.create_default_context(cafile=certificate)
+    context.maximum_version = newest
+    with (
+        socket.create_connection((WEB[web], 8080), timeout=10) as raw,
+        context.wrap_socket(raw, server_hostname="web.www.foobar.com") as connection,
+    ):
+        yield connection
+
+
+def ask_encrypted(web, certificate, path):
+    with encrypted(web, certificate) as connection:
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: www.foobar.com\r\nX-Forwarded-For: 203.0.113.7\r\n"
+            "X-Forwarded-Proto: https\r\nConnection: close\r\n\r\n".encode()
+        )
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        answer.content = answer.read()
+        return answer
+
+
+def test_load_balancers_can_be_served_over_the_newest_tls_alone_and_are_believed_as_before(web, tls):
+    with encrypted(web, tls) as connection:
+        assert connection.version() == "TLSv1.3"
+    told = json.loads(ask_encrypted(web, tls, "/app/x").content)["headers"]
+    assert (told["X-Real-IP"], told["X-Forwarded-Proto"]) == ("203.0.113.7", "https")
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"), encrypted(web, tls, ssl.TLSVersion.TLSv1_2):
+        pass
+    assert request(web).status == 400, "no plain http any more"
+    mode = testinfra.get_host(f"docker://{web}").check_output("stat -c '%U %a' /etc/nginx/tls/server.key")
+    assert mode == "root 600"
+
+
+def test_with_the_root_as_its_path_the_application_gets_what_no_file_answers(web, tls):
+    assert b"the first release" in ask_encrypted(web, tls, "/").content, "a release that was removed is served again"
+    assert json.loads(ask_encrypted(web, tls, "/anything?x=1").content)["path"] == "/anything?x=1"
+    assert ask_encrypted(web, tls, "/.htpasswd").status == 404
+
+
+def test_what_is_not_configured_is_not_there():
+    """Without names, an application, trusted proxies or a certificate: a plain server of files, whatever it is called."""
+    run = converge(nginx_server_names=[], nginx_application_servers=[], nginx_trusted_proxies=[])
+    assert run.returncode == 0, run.stdout
+    for web in WEB:
+        assert request(web, Host="10.0.0.1").status == 200
+        assert request(web, "/app/x").status == 404
