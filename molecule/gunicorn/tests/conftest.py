@@ -59,28 +59,28 @@ def visitors_of(addresses):
         kinds = []
         for address in addresses:
             for question, pause, clients in (
-                (partial(one_request, address, 8001), 0.1, 2),
+                (partial(one_request, address, 8001), 0.2, 2),
                 (Visitor(address, 8001), 0.3, 2),
                 (Visitor(address, 8001, "/slow"), 0.1, 2),
-                (Visitor(address, 8080, "/hello/", "POST"), 0.1, 2),
-                (Visitor(address, 8080, "/hello/"), 0.1, 1),
+                (Visitor(address, 8080, "/hello/", "POST"), 0.2, 2),
+                (Visitor(address, 8080, "/hello/"), 0.2, 1),
                 (Visitor(address, 8080, "/hello/slow", "POST"), 0.1, 1),
             ):
                 kinds.append(stack.enter_context(lab.asking(question, pause=pause, clients=clients)))
         yield kinds
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def under_load():
     return visitors_of
 
 
-@pytest.fixture
-def source(tmp_path):
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
     """Make a copy of the smallest application that calls itself by another version, and more if asked for."""
 
     def make(version, *, prefix=""):
-        directory = tmp_path / f"hello-{version}"
+        directory = tmp_path_factory.mktemp("source") / f"hello-{version}"
         shutil.copytree(SCENARIO / "files" / "hello", directory, ignore=shutil.ignore_patterns("__pycache__"))
         program = directory / "hello.py"
         program.write_text(prefix + program.read_text().replace("VERSION = 1", f"VERSION = {version}"))

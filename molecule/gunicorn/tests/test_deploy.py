@@ -3,6 +3,7 @@
 import http.client
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import testinfra
@@ -11,6 +12,7 @@ import lab
 
 SCENARIO = Path(__file__).resolve().parents[1]
 SERVERS = {"gunicorn-app1": "172.30.60.11", "gunicorn-app2": "172.30.60.12"}
+FIRST_PAGE = (200, (SCENARIO / "files" / "pages" / "index.html").read_text())
 NOT_ON_THE_SECOND = """
 import socket
 if socket.gethostname() == "gunicorn-app2":
@@ -69,12 +71,12 @@ def pages(path="/"):
     return answers
 
 
-@pytest.fixture
-def site(source, tmp_path):
+@pytest.fixture(scope="module")
+def site(source, tmp_path_factory):
     """Make the sources of one version of the whole site; give the variables that name them."""
 
     def make(version, prefix="", files=None):
-        directory = tmp_path / f"pages-{version}"
+        directory = tmp_path_factory.mktemp("pages")
         for name, text in ({"index.html": f"page {version}"} | (files or {})).items():
             file = directory / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,48 +86,31 @@ def site(source, tmp_path):
     return make
 
 
-@pytest.fixture(scope="module", autouse=True)
-def put_back(deploy):
-    """Leave the scenario's own release in service."""
-    yield
-    done = deploy(limit="applications")
-    assert done.returncode == 0, done.stdout
-
-
-def test_a_whole_site_is_deployed_server_by_server_and_goes_back_without_a_failed_request(site, under_load):
-    (first, _), since = in_service("application"), on_each("date +@%s")
-    assert play("deploy", **site(31)).returncode == 0
-    before = {tier: in_service(tier) for tier in ("application", "pages")}
-    new = site(32)
+@pytest.fixture(scope="module")
+def deployed(site, under_load):
+    """A new version of the whole site, deployed under load, and what was seen meanwhile."""
+    before, since, new = {tier: in_service(tier) for tier in ("application", "pages")}, on_each("date +@%s"), site(32)
     with under_load(SERVERS.values()) as kinds, lab.asking(pages, pause=0.1) as seen:
         done = play("deploy", gunicorn_release_command="echo the tables are there", **new)
-        assert done.returncode == 0, done.stdout
-        after = {tier: in_service(tier) for tier in before}
-        back = play("rollback")
-        assert back.returncode == 0, back.stdout
-    assert [set(versions) for versions in kinds] == [{31, 32}] * len(kinds)
-    assert {answer for answers in seen for answer in answers} == {(200, "page 31"), (200, "page 32")}
-    assert {tier: in_service(tier) for tier in before} == before
-    for tier, servers in before.items():
-        (old,), (now,) = set(servers), set(after[tier])
+    after = {tier: in_service(tier) for tier in before}
+    return SimpleNamespace(before=before, after=after, since=since, kinds=kinds, pages=seen, done=done)
+
+
+def test_a_whole_site_is_deployed_server_by_server_without_a_failed_request(deployed):
+    said = deployed.done.stdout
+    assert deployed.done.returncode == 0, said
+    assert [set(versions) for versions in deployed.kinds] == [{1, 32}] * len(deployed.kinds)
+    assert {answer for answers in deployed.pages for answer in answers} == {FIRST_PAGE, (200, "page 32")}
+    for tier, servers in deployed.before.items():
+        (old,), (now,) = set(servers), set(deployed.after[tier])
         for server in SERVERS:
-            assert f"{server}: {tier} {now} in service, kept {old}" in done.stdout
-            assert f"{server}: {tier} {now} → {old}" in back.stdout
-            assert f"{server}: {tier} {old} in service" in back.stdout
-    assert migrations(since) == [1, 0], "before the first server was switched, for all"
-    assert f"gunicorn-app1: application {before['application'][0]} → {first}" in play("rollback", "--check").stdout
+            assert f"{server}: {tier} {now} in service, kept {old}" in said
+    assert f"hello: {deployed.before['application'][0]} → {deployed.after['application'][0]}" in said
+    assert migrations(deployed.since) == [1, 0], "before the first server was switched, for all"
 
 
-def test_a_migration_that_fails_ends_a_deployment_before_anything_is_switched(site):
-    before = everything()
-    done = play("deploy", "--tags", "gunicorn", gunicorn_release_command="false", **site(37))
-    assert done.returncode != 0
-    assert "It was the first, so that nothing else was touched" in " ".join(done.stdout.split())
-    assert everything() == before
-
-
-def test_a_dry_run_says_what_would_change_on_each_server_and_changes_nothing(site):
-    before, (old, _) = everything(), in_service("application")
+def test_a_dry_run_says_what_would_change_on_each_server_and_changes_nothing(site, deployed):
+    before, (old, _) = everything(), deployed.after["application"]
     for name, variables in {"deploy": site(33), "rollback": {}}.items():
         done = play(name, "--check", "--diff", **variables)
         assert done.returncode == 0, done.stdout
@@ -133,11 +118,34 @@ def test_a_dry_run_says_what_would_change_on_each_server_and_changes_nothing(sit
     assert everything() == before
 
 
+def test_a_whole_site_goes_back_server_by_server_without_a_failed_request(deployed, under_load):
+    with under_load(SERVERS.values()) as kinds, lab.asking(pages, pause=0.1) as seen:
+        back = play("rollback")
+        assert back.returncode == 0, back.stdout
+    assert [set(versions) for versions in kinds] == [{1, 32}] * len(kinds)
+    assert {answer for answers in seen for answer in answers} == {FIRST_PAGE, (200, "page 32")}
+    assert {tier: in_service(tier) for tier in deployed.before} == deployed.before
+    for tier, servers in deployed.before.items():
+        (old,), (now,) = set(servers), set(deployed.after[tier])
+        for server in SERVERS:
+            assert f"{server}: {tier} {now} → {old}" in back.stdout
+            assert f"{server}: {tier} {old} in service" in back.stdout
+
+
+def test_a_migration_that_fails_ends_a_deployment_before_anything_is_switched(site):
+    before = everything()
+    command = "python -c 'raise SystemExit(\"no such table\")'"
+    done = play("deploy", "--tags", "gunicorn", gunicorn_release_command=command, **site(37))
+    assert done.returncode != 0
+    assert "no such table" in done.stdout
+    assert "It was the first, so that nothing else was touched" in " ".join(done.stdout.split())
+    assert everything() == before
+
+
 def test_the_first_server_that_is_not_well_ends_a_deployment_and_the_way_back_takes_the_others(site, under_load):
-    assert play("deploy", **site(34)).returncode == 0
     before, served = in_service("application"), in_service("pages")
     with under_load(SERVERS.values()) as kinds:
-        done = play("deploy", **site(35, NOT_ON_THE_SECOND, {"app.3f9c2a71.css": "new"}))
+        done = play("deploy", gunicorn_health_timeout=10, **site(35, NOT_ON_THE_SECOND, {"app.3f9c2a71.css": "new"}))
         assert done.returncode != 0
         assert "not on this host" in done.stdout
         assert "gunicorn-app1 serve the new one: mend it and run this again" in " ".join(done.stdout.split())
@@ -151,7 +159,7 @@ def test_the_first_server_that_is_not_well_ends_a_deployment_and_the_way_back_ta
         back = play("rollback", "--tags", "gunicorn")
         assert back.returncode == 0, back.stdout
         assert f"gunicorn-app2: application {before[1]} stays" in back.stdout
-    assert [set(versions) for versions in kinds] == [{34, 35}] * 6 + [{34}] * 6
+    assert [set(versions) for versions in kinds] == [{1, 35}] * 6 + [{1}] * 6
     assert in_service("application") == before
 
 
@@ -178,14 +186,3 @@ def test_a_way_back_that_nobody_has_is_refused_with_what_there_is():
     assert "0123456789ab is kept by no server" in done.stdout
     assert f"gunicorn-app2 has of application: {old} (in service)" in done.stdout
     assert everything() == before
-
-
-def test_a_release_of_ones_choice_is_put_into_service_where_it_is(under_load):
-    served, (now, _) = in_service("pages"), in_service("application")
-    kept, kept_there = (names.split() for names in on_each("ls -t /srv/hello/releases"))
-    other = next(name for name in kept if name != now and name in kept_there)
-    with under_load(SERVERS.values()):
-        done = play("rollback", release=other)
-        assert done.returncode == 0, done.stdout
-    assert in_service("application") == [other] * 2
-    assert in_service("pages") == served

@@ -48,9 +48,13 @@ class Visitor:
 
 @pytest.fixture
 def database():
-    host = testinfra.get_host("docker://gunicorn-db")
-    yield host
-    host.run("systemctl start mysql")
+    return testinfra.get_host("docker://gunicorn-db")
+
+
+@pytest.fixture
+def database_that_comes_back(database):
+    yield database
+    database.run("systemctl start mysql")
     deadline = time.monotonic() + 30
     while Visitor().ask("GET", "/readyz").status != 200 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -77,7 +81,7 @@ def test_the_page_says_which_servers_brought_it():
 
 
 @pytest.mark.parametrize("token", ["none", "forged", "another visitor's"])
-def test_a_form_without_its_own_token_writes_nothing(database, token):
+def test_a_form_without_its_own_token_writes_nothing(token):
     visitor = Visitor()
     visitor.token()
     wrong = {"none": " ", "forged": "forged", "another visitor's": Visitor().token()}[token]
@@ -123,8 +127,8 @@ def test_older_lines_are_a_page_away():
     assert first in visitor.ask("GET", older).text
 
 
-def test_without_the_database_the_page_says_so_and_afterwards_all_is_well_by_itself(database):
-    visitor = Visitor()
+def test_without_the_database_the_page_says_so_and_afterwards_all_is_well_by_itself(database_that_comes_back):
+    visitor, database = Visitor(), database_that_comes_back
     database.run("systemctl stop mysql")
     page = visitor.ask("GET", "/guestbook/")
     assert page.status == 503
@@ -140,7 +144,8 @@ def test_without_the_database_the_page_says_so_and_afterwards_all_is_well_by_its
     assert visitor.sign("Ada", "back again").status == 303
 
 
-def test_a_database_that_hangs_does_not_hang_the_page(database):
+def test_a_database_that_hangs_does_not_hang_the_page(database_that_comes_back):
+    database = database_that_comes_back
     database.run("systemctl kill --signal=STOP mysql")
     try:
         begun = time.monotonic()
@@ -151,9 +156,13 @@ def test_a_database_that_hangs_does_not_hang_the_page(database):
         database.run("systemctl kill --signal=CONT mysql")
 
 
-def test_a_database_with_another_name_in_its_certificate_is_not_trusted(deploy):
+def test_a_database_with_another_name_in_its_certificate_is_not_trusted_and_a_release_that_is_not_ready_is_refused(
+    deploy,
+):
     done = deploy("guestbook.yml", database_tls_name="another.example.org")
     assert done.returncode != 0
+    assert "503" in done.stdout
+    assert "is in service, as before" in done.stdout
     assert (
         "doesn't match" in done.stdout.lower()
         or "not valid for" in done.stdout.lower()
@@ -365,7 +374,7 @@ def test_the_cookie_is_for_this_site_over_tls_alone_and_no_script_reads_it():
     assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/guestbook/"} <= set(cookie.split("; "))
 
 
-def test_the_passwords_are_not_in_the_log(database):
+def test_the_passwords_are_not_in_the_log():
     for name in ("gunicorn-app1", "gunicorn-app2"):
         log = testinfra.get_host(f"docker://{name}").run("journalctl --boot").stdout
         assert "writes 'quoted'" not in log

@@ -3,9 +3,10 @@
 import itertools
 import json
 import subprocess
-import time
-from contextlib import contextmanager
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ import lab
 from lab import inside as run
 from lab import wait_until
 
-converge = partial(lab.converge, "intrusion_detection", "--skip-tags=haproxy")
+converge = partial(lab.converge, "intrusion_detection", intrusion_detection_manage_packages=False)
 EDGE, WEB, CLIENT = "intrusion-edge", "intrusion-web", "intrusion-client"
 SITE, ADDRESS = "www.example.com", "172.30.66.11"
 ADMINISTRATOR = "172.30.66.200"
@@ -80,29 +81,37 @@ def seen(client):
     }
 
 
+def bans():
+    """Who is banned, and by which jails."""
+    found = defaultdict(set)
+    for entry in json.loads(run(EDGE, "fail2ban-client banned").replace("'", '"')):
+        for jail, addresses in entry.items():
+            for address in addresses:
+                found[address].add(jail)
+    return found
+
+
 def banned(client):
     """The jails that have banned an address."""
-    found = json.loads(run(EDGE, "fail2ban-client banned").replace("'", '"'))
-    return {jail for entry in found for jail, addresses in entry.items() if client in addresses}
+    return bans()[client]
 
 
-def shut_out(client):
-    return ask(client, "/") == [0] and not reachable(client, 22)
-
-
-def reachable(client, port):
-    connect = f"import socket; socket.create_connection(('{ADDRESS}', {port}), 2, ('{client}', 0))"
-    return (
-        subprocess.run(
-            ["docker", "exec", CLIENT, "python3", "-c", connect], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-
-
-def settled():
-    """Give Suricata and fail2ban the time that they take to act, before saying that they did not."""
-    time.sleep(3)
+def open_ports(*clients):
+    """The ports of the edge to which each address can connect, all tried at once."""
+    program = f"""
+import concurrent.futures, json, socket
+def connects(door):
+    try:
+        socket.create_connection(("{ADDRESS}", door[1]), 2, (door[0], 0)).close()
+    except OSError:
+        return False
+    return True
+doors = [(client, port) for client in {json.dumps(clients)} for port in (22, 80, 443)]
+with concurrent.futures.ThreadPoolExecutor(len(doors)) as pool:
+    print(json.dumps([door for door, connected in zip(doors, pool.map(connects, doors)) if connected]))
+"""
+    doors = json.loads(run(CLIENT, f"python3 -c '{program}'"))
+    return {client: {port for source, port in doors if source == client} for client in clients}
 
 
 def process():
@@ -135,34 +144,34 @@ REFUSED = {
 }
 
 
+# Each attack has an address of its own.
+ATTACKERS = {attack: next(_addresses) for attack in (*ATTACKS.values(), *REFUSED.values())}
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Make every attack; what was answered to each: over https, where the load balancer refuses it over http as well."""
+    found = {}
+    for attack, attacker in ATTACKERS.items():
+        _, path, *options = attack
+        found[attack] = ask(attacker, path, scheme="http") if attack in REFUSED.values() else []
+        found[attack] += ask(attacker, path, "--globoff", *options, times=2)
+    return found
+
+
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_an_attack_is_seen_whichever_server_gets_it(attacker, attack):
-    sid, path, *options = attack
-    assert len(ask(attacker, path, "--globoff", *options, times=2)) == 2
-    wait_until(lambda: {(sid, "eth0"), (sid, "lo")} <= seen(attacker))
+def test_an_attack_is_seen_whichever_server_gets_it(answers, attack):
+    sid = attack[0]
+    assert len(answers[attack]) == 2
+    wait_until(lambda: {(sid, "eth0"), (sid, "lo")} <= seen(ATTACKERS[attack]))
 
 
 @pytest.mark.parametrize("attack", REFUSED.values(), ids=REFUSED)
-def test_what_the_load_balancer_refuses_is_seen_on_http_and_counted_from_its_log_on_https(attacker, attack):
-    sid, path = attack
-    assert ask(attacker, path, scheme="http") == [403]
+def test_what_the_load_balancer_refuses_is_seen_on_http_and_counted_from_its_log_on_https(answers, attack):
+    sid, attacker = attack[0], ATTACKERS[attack]
+    assert answers[attack] == [403] * 3
     wait_until(lambda: seen(attacker) == {(sid, "eth0")})
-    assert ask(attacker, path, times=2) == [403] * 2
     wait_until(lambda: "webstack-scanner" in banned(attacker))
-
-
-def test_a_visitor_raises_no_alarm_and_is_not_banned(visitor):
-    for _ in range(2):
-        assert ask(visitor) == [200]
-        assert set(ask(visitor, "/assets/[1-40]?v=union-station&q=select+a+seat")) == {200}
-        assert ask(visitor, "/favicon.ico") == [404]
-        assert ask(visitor, "/login", "--data", "user=o'brien&password=or+not") == [401]
-        assert ask(visitor, "/assets/1", "--data", "message=It's+me+or+you;+select+one+of+the+union's+tables") == [200]
-        assert ask(visitor, scheme="http") == [301]
-    settled()
-    assert seen(visitor) == set()
-    assert banned(visitor) == set()
-    assert ask(visitor) == [200]
 
 
 CAMPAIGNS = {
@@ -184,31 +193,81 @@ def guess(client):
     )
 
 
-@pytest.mark.parametrize("campaign", CAMPAIGNS.values(), ids=CAMPAIGNS)
-def test_an_attacker_is_shut_out_and_nobody_else_is(attacker, visitor, campaign):
-    jail, attack = campaign
-    assert not shut_out(attacker)
-    attack(attacker)
-    wait_until(lambda: jail in banned(attacker))
-    wait_until(lambda: shut_out(attacker))  # fail2ban lists a ban before it has told the firewall
-    assert ask(visitor) == [200]
-
-
-def test_an_administrator_who_does_all_of_that_is_seen_and_never_shut_out():
-    for _, attack in CAMPAIGNS.values():
+@pytest.fixture(scope="module")
+def siege():
+    """A visitor's day, an administrator who does all that others are banned for, and an attacker for each campaign, until all of these are banned."""
+    visitor, victim = next(_addresses), next(_addresses)
+    attackers = {campaign: next(_addresses) for campaign in CAMPAIGNS}
+    forgers = {scheme: next(_addresses) for scheme in ("http", "https")}
+    before = open_ports(visitor, *attackers.values())
+    visits = [visit(visitor), visit(visitor)]
+    for campaign, (_, attack) in CAMPAIGNS.items():
         attack(ADMINISTRATOR)
-    wait_until(lambda: (1721002, "lo") in seen(ADMINISTRATOR))
-    settled()
-    assert banned(ADMINISTRATOR) == set()
+        attack(attackers[campaign])
+    for scheme, forger in forgers.items():
+        ask(forger, SQL, "--header", f"X-Forwarded-For: {victim}", scheme=scheme, times=6)
+    expected = {attackers[campaign]: jail for campaign, (jail, _) in CAMPAIGNS.items()}
+    expected |= dict.fromkeys(forgers.values(), "webstack-attack")
+
+    def all_banned():
+        found = bans()
+        return all(jail in found[client] for client, jail in expected.items())
+
+    wait_until(all_banned)
+    # fail2ban lists a ban before it has told the firewall.
+    wait_until(lambda: not any(open_ports(*expected).values()))
+    return SimpleNamespace(
+        visitor=visitor,
+        visits=visits,
+        victim=victim,
+        attackers=attackers,
+        forgers=forgers,
+        before=before,
+        bans=bans(),
+        after=open_ports(visitor, ADMINISTRATOR, *attackers.values()),
+    )
+
+
+def visit(client):
+    """What somebody is answered who reads two pages' worth of the site, with a missing icon and a mistyped password."""
+    return [
+        *ask(client),
+        *ask(client, "/assets/[1-40]?v=union-station&q=select+a+seat"),
+        *ask(client, "/favicon.ico"),
+        *ask(client, "/login", "--data", "user=o'brien&password=or+not"),
+        *ask(client, "/assets/1", "--data", "message=It's+me+or+you;+select+one+of+the+union's+tables"),
+        *ask(client, scheme="http"),
+    ]
+
+
+def test_a_visitor_raises_no_alarm_and_is_not_banned(siege):
+    assert siege.visits == [[200] * 41 + [404, 401, 200, 301]] * 2
+    assert seen(siege.visitor) == set()
+    assert siege.bans[siege.visitor] == set()
+    assert ask(siege.visitor) == [200]
+
+
+@pytest.mark.parametrize("campaign", CAMPAIGNS)
+def test_an_attacker_is_shut_out_and_nobody_else_is(siege, campaign):
+    attacker = siege.attackers[campaign]
+    assert siege.before[attacker] == {22, 80, 443}
+    assert CAMPAIGNS[campaign][0] in siege.bans[attacker]
+    assert siege.after[attacker] == set()
+    assert siege.after[siege.visitor] == {22, 80, 443}
+
+
+def test_an_administrator_who_does_all_of_that_is_seen_and_never_shut_out(siege):
+    assert (1721002, "lo") in seen(ADMINISTRATOR)
+    assert siege.bans[ADMINISTRATOR] == set()
+    assert siege.after[ADMINISTRATOR] == {22, 80, 443}
     assert ask(ADMINISTRATOR) == [200]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_nobody_can_have_another_client_banned(attacker, visitor, scheme):
-    ask(attacker, SQL, "--header", f"X-Forwarded-For: {visitor}", scheme=scheme, times=6)
-    wait_until(lambda: "webstack-attack" in banned(attacker))
-    assert banned(visitor) == set()
-    assert ask(visitor) == [200]
+def test_nobody_can_have_another_client_banned(siege, scheme):
+    assert "webstack-attack" in siege.bans[siege.forgers[scheme]]
+    assert siege.bans[siege.victim] == set()
+    assert ask(siege.victim) == [200]
 
 
 def test_guessed_passwords_are_an_alert_too(attacker):
@@ -229,40 +288,76 @@ def test_a_port_scan_is_seen_and_many_connections_to_the_site_are_none(attacker,
     assert seen(visitor) == set()
 
 
-def test_bans_outlive_a_run_and_a_changed_setting(attacker):
+RULE = 'alert http any any -> any any (msg:"user"; flow:to_server; http.uri; content:"/assets/bait"; sid:1000001;)'
+
+
+@pytest.fixture(scope="module")
+def changed():
+    """A run with another setting and a rule of the user's, while somebody is banned."""
+    attacker = next(_addresses)
     ask(attacker, "/wp-login.php?[1-4]")
     wait_until(lambda: banned(attacker))
-    applied(ON_EDGE)
-    assert shut_out(attacker)
-    try:
-        applied(ON_EDGE, intrusion_detection_ban_seconds=700)
-        assert "webstack-scanner" in banned(attacker)
-        assert shut_out(attacker)
-    finally:
-        applied(ON_EDGE)
-
-
-def test_a_rule_of_the_users_is_taken_up_without_a_restart_and_a_broken_one_is_refused(attacker):
     before = process()
-    rule = 'alert http any any -> any any (msg:"user"; flow:to_server; http.uri; content:"/assets/bait"; sid:1000001;)'
-    try:
-        applied(ON_EDGE, intrusion_detection_suricata_rules=rule)
-        ask(attacker, "/assets/bait")
-        wait_until(lambda: 1000001 in {sid for sid, _ in seen(attacker)})
-        files = run(EDGE, "sha256sum /etc/suricata/*.yaml /etc/suricata/rules/*")
+    said = applied(ON_EDGE, intrusion_detection_ban_seconds=700, intrusion_detection_suricata_rules=RULE)
+    return SimpleNamespace(attacker=attacker, process=before, said=said)
 
-        refused = converge(
-            ON_EDGE, intrusion_detection_suricata_rules=rule + "\nalert http any any -> any any (msg:x; nonsense;)"
-        )
-        assert refused.returncode == 2
-        assert "refused the files, all are as they were" in refused.stdout
-        assert "nonsense" in refused.stdout
-        assert run(EDGE, "sha256sum /etc/suricata/*.yaml /etc/suricata/rules/*") == files
-        ask(attacker, SQL)
-        wait_until(lambda: 1721002 in {sid for sid, _ in seen(attacker)})
-        assert process() == before
-    finally:
-        applied(ON_EDGE)
+
+def test_bans_outlive_a_run_and_a_changed_setting(changed):
+    assert run(EDGE, "fail2ban-client get webstack-scanner bantime").strip() == "700"
+    assert "webstack-scanner" in banned(changed.attacker)
+    assert open_ports(changed.attacker) == {changed.attacker: set()}
+
+
+def test_a_rule_of_the_users_is_taken_up_without_a_restart(changed, attacker):
+    ask(attacker, "/assets/bait")
+    wait_until(lambda: 1000001 in {sid for sid, _ in seen(attacker)})
+    assert process() == changed.process
+
+
+def test_a_host_that_cannot_audit_says_so(changed):
+    assert "does not let this host audit" in changed.said
+    assert "key=identity" in run(EDGE, "cat /etc/audit/rules.d/webstack.rules")
+
+
+def test_what_cannot_work_is_refused_and_all_goes_on(changed, attacker):
+    refused = [
+        (
+            "suricata_rules",
+            RULE + "\nalert http any any -> any any (msg:x; nonsense;)",
+            "refused the files, all are as they were",
+            "nonsense",
+        ),
+        (
+            "never_banned",
+            ["www.example.com"],
+            "www.example.com is no address: write it as 192.0.2.11 or 203.0.113.0/28",
+        ),
+        ("never_banned", ["0.0.0.0/0"], "0.0.0.0/0 holds every address, and nobody would be banned"),
+        ("proxies", ["172.30.66.0/24"], "is a network, whose every host could name a victim to ban"),
+        ("home_networks", ["300.1.2.3"], "300.1.2.3"),
+        ("http_ports", [0], "intrusion_detection_http_ports: 0 is no TCP port"),
+        ("http_ports", [], "intrusion_detection_http_ports is empty"),
+        ("ban_after", {"login": 0}, "intrusion_detection_ban_after: login is 0: at least 1"),
+        ("ban_after", {"logins": 5}, "logins"),
+        ("ban_seconds", 0, "intrusion_detection_ban_seconds is 0: 1 to 604800"),
+        ("suricata_log_days", 0, "intrusion_detection_suricata_log_days is 0: at least 1"),
+        ("fail2ban_config", "[mine]\nenabled = true\nfilter = nonsense", "nonsense"),
+        ("aide_paths", ["etc"], "intrusion_detection_aide_paths: etc does not begin at the root"),
+        ("aide_paths", ["/etc/("], "/etc/("),
+        ("aide_schedule", "sometimes", "sometimes"),
+        ("aide_finding", "ignore", "ignore"),
+    ]
+    refused = [({f"intrusion_detection_{name}": value}, *said) for name, value, *said in refused]
+    files = "/etc/suricata/*.yaml /etc/suricata/rules/* /etc/fail2ban/*.d/webstack* /etc/aide/webstack.conf /etc/systemd/system/file*"
+    before = run(EDGE, f"sha256sum {files}"), run(EDGE, "fail2ban-client status")
+    lab.assert_refused(
+        "intrusion_detection", refused, ON_EDGE, '--extra-vars={"intrusion_detection_manage_packages": false}'
+    )
+    assert (run(EDGE, f"sha256sum {files}"), run(EDGE, "fail2ban-client status")) == before
+    ask(attacker, SQL)
+    ask(attacker, "/assets/bait")
+    wait_until(lambda: {1721002, 1000001} <= {sid for sid, _ in seen(attacker)})
+    assert process() == changed.process
 
 
 def test_alerts_go_on_when_their_file_is_rotated(attacker):
@@ -317,17 +412,31 @@ TAMPERING = {
 def test_a_program_that_was_changed_before_the_first_run_is_found():
     """prepare.yml has changed it: the record must not begin with a blessing."""
     assert "/usr/bin/tac: differs from its package" in run(WEB, "journalctl --output=cat --unit=file-integrity")
-    assert "UNEXPLAINED" in applied(ON_WEB)
     assert findings() == ["/usr/bin/tac: added"]
-    run(WEB, "truncate --size=-1 /usr/bin/tac")
-    assert "UNEXPLAINED" not in applied(ON_WEB)
+
+
+def test_a_run_records_its_own_changes_and_does_not_bless_those_of_others():
+    unexplained = ["/usr/bin/tac: added", "/usr/bin/who: changed (sha256)"]
+    with change("echo >> /usr/bin/who", "truncate --size=-1 /usr/bin/who /usr/bin/tac"):
+        said = applied(ON_WEB, intrusion_detection_aide_schedule="*-*-* 04:00:00")
+        report = said.partition("UNEXPLAINED")[2]
+        assert all(finding in report for finding in unexplained)
+        assert "file-integrity.timer" not in report
+        assert findings() == unexplained
+        # Whatever the run's tags are.
+        strict = converge(ON_WEB, "--tags=none", intrusion_detection_aide_finding="fail")
+        assert strict.returncode == 2
+        assert findings() == unexplained
+    assert "UNEXPLAINED" not in applied(ON_WEB, "--tags=none", intrusion_detection_aide_finding="fail")
     assert findings() == []
 
 
-@pytest.mark.parametrize(("harm", "remedy", "finding"), TAMPERING.values(), ids=TAMPERING)
-def test_a_changed_file_is_found(harm, remedy, finding):
-    with change(harm, remedy):
-        assert finding in findings()
+def test_every_changed_file_is_found_until_it_is_as_it_was():
+    with ExitStack() as stack:
+        for harm, remedy, _ in TAMPERING.values():
+            stack.enter_context(change(harm, remedy))
+        found = findings()
+    assert {finding for *_, finding in TAMPERING.values()} <= set(found)
     assert findings() == []
 
 
@@ -342,29 +451,14 @@ def test_the_daily_comparison_fails_and_says_why_in_the_journal():
 
 
 def test_a_run_that_waits_for_another_comparison_still_knows_its_changes():
-    waiting = "chmod g+w /etc/fstab; flock /var/lib/aide/webstack.lock sleep 6 & sleep 0.5; file-integrity --within 5"
+    waiting = "chmod g+w /etc/fstab; flock /var/lib/aide/webstack.lock sleep 4 & sleep 0.5; file-integrity --within 3"
     with change("true", "chmod g-w /etc/fstab; file-integrity --accept"):
         assert run(WEB, waiting).strip() == "recorded"
     assert findings() == []
 
 
-def test_a_run_records_its_own_changes_and_does_not_bless_those_of_others():
-    with change("echo >> /usr/bin/who", "truncate --size=-1 /usr/bin/who"):
-        try:
-            report = applied(ON_WEB, intrusion_detection_aide_schedule="*-*-* 04:00:00")
-            assert "/usr/bin/who: changed (sha256)" in report
-            assert "file-integrity.timer" not in report.partition("UNEXPLAINED")[2]
-            assert findings() == ["/usr/bin/who: changed (sha256)"]
-            strict = converge(ON_WEB, intrusion_detection_aide_finding="fail")
-            assert strict.returncode == 2
-            assert findings() == ["/usr/bin/who: changed (sha256)"]
-        finally:
-            applied(ON_WEB)
-    assert findings() == []
-
-
 def test_what_a_package_brings_is_no_finding_and_what_only_looks_like_it_is():
-    run(WEB, "apt-get -qq update; apt-get -qq install hello >/dev/null 2>&1")
+    run(WEB, "apt-get -qq install hello >/dev/null 2>&1")
     assert findings() == []
     with change("echo >> /usr/bin/hello; chmod u+s /usr/bin/hello", "rm /usr/bin/hello"):
         assert findings() == ["/usr/bin/hello: changed (perm, sha256)"]
@@ -379,37 +473,3 @@ def test_an_administrator_accepts_a_change():
         run(WEB, "file-integrity --accept")
         assert findings() == []
     run(WEB, "rm /etc/mine.conf; file-integrity --accept")
-
-
-def test_a_host_that_cannot_audit_says_so():
-    assert "does not let this host audit" in applied(ON_WEB)
-    assert "key=identity" in run(WEB, "cat /etc/audit/rules.d/webstack.rules")
-
-
-def test_what_cannot_work_is_refused_and_all_goes_on():
-    refused = [
-        (
-            "never_banned",
-            ["www.example.com"],
-            "www.example.com is no address: write it as 192.0.2.11 or 203.0.113.0/28",
-        ),
-        ("never_banned", ["0.0.0.0/0"], "0.0.0.0/0 holds every address, and nobody would be banned"),
-        ("proxies", ["172.30.66.0/24"], "is a network, whose every host could name a victim to ban"),
-        ("home_networks", ["300.1.2.3"], "300.1.2.3"),
-        ("http_ports", [0], "intrusion_detection_http_ports: 0 is no TCP port"),
-        ("http_ports", [], "intrusion_detection_http_ports is empty"),
-        ("ban_after", {"login": 0}, "intrusion_detection_ban_after: login is 0: at least 1"),
-        ("ban_after", {"logins": 5}, "logins"),
-        ("ban_seconds", 0, "intrusion_detection_ban_seconds is 0: 1 to 604800"),
-        ("suricata_log_days", 0, "intrusion_detection_suricata_log_days is 0: at least 1"),
-        ("fail2ban_config", "[mine]\nenabled = true\nfilter = nonsense", "nonsense"),
-        ("aide_paths", ["etc"], "intrusion_detection_aide_paths: etc does not begin at the root"),
-        ("aide_paths", ["/etc/("], "/etc/("),
-        ("aide_schedule", "sometimes", "sometimes"),
-        ("aide_finding", "ignore", "ignore"),
-    ]
-    refused = [({f"intrusion_detection_{name}": value}, said) for name, value, said in refused]
-    files = "/etc/suricata/*.yaml /etc/suricata/rules/* /etc/fail2ban/*.d/webstack* /etc/aide/webstack.conf /etc/systemd/system/file*"
-    before = run(EDGE, f"sha256sum {files}"), process(), run(EDGE, "fail2ban-client status")
-    lab.assert_refused("intrusion_detection", refused, ON_EDGE)
-    assert (run(EDGE, f"sha256sum {files}"), process(), run(EDGE, "fail2ban-client status")) == before

@@ -1,21 +1,34 @@
 """The two servers, as both modules' tests use them."""
 
 import json
-import os
-import re
 import subprocess
 from pathlib import Path
 
+import ansible
 import pytest
 import testinfra
 
+import lab
+
 INVENTORY = Path(__file__).parents[1] / "inventory"
+MODULES = "/root/modules"
+
+
+def copy_modules(name: str) -> None:
+    """Put the collection's modules and what they import onto a node, as Ansible does with each task."""
+    parts = (f"ansible/{part}" for part in ("__init__.py", "release.py", "_vendor", "module_utils"))
+    core = ("-C", Path(ansible.__file__).parents[1], *parts)
+    collection = ("-C", lab.CHECKOUT / ".ansible/collections", "ansible_collections/foobar/webstack/plugins")
+    tar = subprocess.run(["tar", "--create", *core, *collection], capture_output=True, check=True)
+    extract = ["docker", "exec", "--interactive", name, "sh", "-c", f"mkdir -p {MODULES} && tar -x -C {MODULES}"]
+    subprocess.run(extract, input=tar.stdout, check=True)
 
 
 class Node:
     def __init__(self, name: str, address: str):
         self.name, self.address = name, address
-        self.host = testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+        self.host = testinfra.get_host(f"docker://{name}")
+        copy_modules(name)
 
     def mysql(self, *arguments: str):
         """What the client answers, as the administrator of this node unless the arguments say otherwise."""
@@ -28,18 +41,29 @@ class Node:
         return result.stdout.strip()
 
     def module(self, name: str, check: bool = False, **options) -> dict:
-        """The result of a module, with ``failed``, and what was said beside it in ``warnings``."""
-        command = ["ansible", self.name, f"--inventory={INVENTORY}", f"--module-name=foobar.webstack.{name}", "--diff"]
-        output = subprocess.run(
-            [*command, f"--args={json.dumps(options)}", *(["--check"] if check else [])],
-            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        """The result of a module that runs on the node, with ``failed``, its ``warnings`` as one text, and all that it told in ``shown``."""
+        arguments = {**options, "_ansible_check_mode": check, "_ansible_module_name": f"foobar.webstack.{name}"}
+        done = subprocess.run(
+            [
+                *("docker", "exec", "--interactive", f"--env=PYTHONPATH={MODULES}", self.name),
+                *("python3", "-m", f"ansible_collections.foobar.webstack.plugins.modules.{name}"),
+            ],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             text=True,
             capture_output=True,
             check=False,
         )
-        status, result = re.search(r"^\S+ \| (\S+) => (\{.*\})", output.stdout, re.MULTILINE | re.DOTALL).groups()
-        shown = output.stdout + output.stderr
-        return {**json.loads(result), "failed": status == "FAILED!", "warnings": output.stderr, "shown": shown}
+        assert done.stdout, done.stderr
+        result = json.loads(done.stdout)
+        warnings = " ".join(str(warning) for warning in result.get("warnings", []))
+        shown = done.stdout + done.stderr
+        return {**result, "failed": result.get("failed", False), "warnings": warnings, "shown": shown}
+
+    def shown_by_ansible(self, name: str, **options) -> str:
+        """What Ansible shows to who runs a module."""
+        command = ["ansible", self.name, f"--inventory={INVENTORY}", f"--module-name=foobar.webstack.{name}", "--diff"]
+        done = lab.run(*command, f"--args={json.dumps(options)}")
+        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")
