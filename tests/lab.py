@@ -74,6 +74,7 @@ def assert_refused(scenario, cases, *arguments, playbook="converge.yml"):
     directory = CHECKOUT / "molecule" / scenario
     play = yaml.safe_load((directory / playbook).read_text())[-1]
     role = play.pop("roles")[-1]
+    play.pop("post_tasks", None)
     play["tasks"] = [
         {
             "block": [
