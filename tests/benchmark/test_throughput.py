@@ -60,15 +60,15 @@ def as_debian_does():
         lab.on(server, f"sed --in-place '{edit}' /root/nginx.conf && cp /root/nginx.conf /etc/nginx/bench.conf")
         lab.on(
             server,
-            f"systemd-run --quiet --unit=bench nginx -c /etc/nginx/bench.conf -g 'daemon off;' && {OPEN % DEFAULT_WEB}",
+            f"systemd-run --quiet --unit=bench nginx -c /etc/nginx/bench.conf -g 'daemon off;' && {OPEN % f'8080, {DEFAULT_WEB}'}",
         )
     lab.on(
         BALANCER, PRISTINE.format(package="haproxy", path="/etc/haproxy/haproxy.cfg", file="haproxy.cfg"), timeout=120
     )
-    # Its socket would be ours.
+    # Its socket would be ours, and systemd keeps it in the foreground.
     lab.on(
         BALANCER,
-        f"sed --in-place '/stats socket/d' /root/haproxy.cfg && cat >>/root/haproxy.cfg <<'END'\n{HAPROXY}\nEND",
+        f"sed --in-place '/stats socket/d; /^[[:space:]]*daemon/d' /root/haproxy.cfg && cat >>/root/haproxy.cfg <<'END'\n{HAPROXY}\nEND",
     )
     ports = f"{PLAIN}, {DEFAULT_PLAIN}, {DEFAULT_TLS}"
     lab.on(BALANCER, f"systemd-run --quiet --unit=bench haproxy -W -f /root/haproxy.cfg && {OPEN % ports}")
@@ -106,10 +106,8 @@ def urls():
     for server in WEB:
         lab.on(server, f"systemctl stop bench; rm {ROOT}/bench.* /etc/nginx/bench.conf /root/nginx.conf")
     lab.on(BALANCER, "systemctl stop bench; systemctl start suricata; rm /root/haproxy.cfg")
-    lab.on(BALANCER, "nft --file /etc/nftables/webstack.nft")
-    for server in WEB:
-        lab.on(server, "nft --file /etc/nftables/webstack.nft")
-    lab.playbook("playbooks/site.yml", "--tags=haproxy")
+    # The firewall's role sees what is in force.
+    lab.playbook("playbooks/site.yml", "--tags=firewall,haproxy")
 
 
 def load(url, connections, kept):
