@@ -35,7 +35,7 @@ demo-stop: ## Remove the four servers and all that they hold.
 	@$(LAB) --inventory molecule/default/inventory molecule/default/destroy.yml
 
 .PHONY: test
-test: ## Run everything that proves the project (about an hour).
+test: ## Run everything that proves the project (about 70 minutes).
 	@molecule/default/files/set-up test
 	@echo "== make lint unit sanity images"
 	@$(MAKE) --jobs=2 --output-sync=target images unit lint sanity
