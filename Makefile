@@ -77,6 +77,6 @@ site: ## Apply the whole site to four servers and prove it from outside.
 	molecule test -s default
 
 .PHONY: bench
-bench: ## Measure: the site play, the topology, the failovers, the switchover, reads by the number of replicas.
+bench: ## Measure: the site play, the topology, the failovers, requests a second, the switchover, reads by the number of replicas.
 	pytest --quiet tests/benchmark/test_topology.py tests/benchmark/test_site.py tests/benchmark/test_failover.py \
-		tests/benchmark/test_switchover.py tests/benchmark/test_reads.py
+		tests/benchmark/test_throughput.py tests/benchmark/test_switchover.py tests/benchmark/test_reads.py
