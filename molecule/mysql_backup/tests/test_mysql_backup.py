@@ -56,7 +56,7 @@ def newest():
 
 def metric(name):
     text = REPLICA.check_output("cat /var/lib/prometheus/node-exporter/webstack_mysql_backup.prom")
-    return float(re.search(rf"^webstack_mysql_backup_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)[1])
+    return float(re.search(rf"^webstack_mysql_backup_{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])
 
 
 def run_unit(name):
@@ -307,15 +307,25 @@ def test_the_stream_that_is_interrupted_goes_on_where_it_was():
     assert len(listing()["binlogs"]) == lines
 
 
-def test_everything_is_restored_from_the_copy(mistake):
+def files(node, directory):
+    """The checksums of all files of a copy."""
+    return node.check_output(f"cd {directory} && find . -mindepth 2 -type f ! -name '.*' -exec sha256sum {{}} + | sort")
+
+
+def test_everything_is_restored_from_a_copy(mistake):
     assert run_unit("backup")
     with writing(20000) as acknowledged:
         time.sleep(0.5)
     streamed()
     assert run_unit("copy")
-    assert time.time() - metric("copy_timestamp_seconds") < 30
+    for target in ("/srv/copy", "root@172.30.72.11:/srv/by-ssh/replica", "away:replica"):
+        assert time.time() - metric(f'copy_timestamp_seconds{{target="{target}"}}') < 30
     REPLICA.check_output("systemctl stop mysql && rm -rf /var/lib/mysql/*")
-    done = restore(restore_from="/srv/copy")
+    held = files(REPLICA, "/srv/copy")
+    assert "data.tar.zst" in held
+    assert files(PRIMARY, "/srv/by-ssh/replica") == files(PRIMARY, "/srv/by-webdav/replica") == held
+    REPLICA.check_output("rclone --config=/etc/mysql/webstack-rclone.conf copy away:replica /srv/fetched")
+    done = restore(restore_from="/srv/fetched")
     assert done.returncode == 0, done.stdout
     assert rows() == rows(node=PRIMARY) >= set(acknowledged)
     follow_again()

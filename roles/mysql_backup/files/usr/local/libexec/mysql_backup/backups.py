@@ -229,9 +229,11 @@ def copy_command(config: dict, copy: dict) -> list[str]:
     skipped = ["full/*.partial", *([] if copy.get("binlogs", not config["recipient"]) else ["binlogs"])]
     if copy.get("tool", "rsync") == "rclone":
         action = "sync" if copy.get("delete") else "copy"
-        without = [f"--exclude=/{name}/**" for name in skipped]
-        return ["rclone", f"--config={RCLONE_CONFIG}", action, "--exclude=.*", *without, source, copy["target"]]
-    ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes" + (
+        # The timer tries again: a place that does not answer must not hold the others up for minutes.
+        options = ["--contimeout=10s", "--low-level-retries=3", "--retries=1", "--exclude=.*"]
+        options += [f"--exclude=/{name}/**" for name in skipped]
+        return ["rclone", f"--config={RCLONE_CONFIG}", action, *options, source, copy["target"]]
+    ssh = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o UpdateHostKeys=no -o StrictHostKeyChecking=yes" + (
         f" -i {copy['ssh_key']}" if copy.get("ssh_key") else ""
     )
     command = ["rsync", "--recursive", "--times", "--perms", "--mkpath", f"--rsh={ssh}", "--exclude=.*"]
