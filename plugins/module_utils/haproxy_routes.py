@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import (
     LINE,
@@ -186,10 +187,24 @@ def _header_rules(given: Mapping[str, Any], condition: str = "") -> Iterator[str
 
 
 def _rewrite_rule(rewrite: Mapping[str, Any], condition: str) -> str:
-    """Put another prefix before what follows the old one, whole directories both."""
-    old, new = rewrite["from"].rstrip("/"), rewrite["to"].rstrip("/")
-    pattern, rest = (f"^{re.escape(old)}(/.*)?$", r"\1") if new else (f"^{re.escape(old)}(?:/(.*))?$", r"/\1")
+    """Put another prefix before what follows the old one, whole directories both. What follows stays as the client has sent it."""
+    old, new = _as_sent(rewrite["from"].rstrip("/")), rewrite["to"].rstrip("/")
+    slash = _as_sent("/")
+    pattern, rest = (f"^{old}({slash}.*)?$", r"\1") if new else (f"^{old}(?:{slash}(.*))?$", r"/\1")
     return f"http-request replace-path {quoted(pattern)} {formatted(new + rest)} if {condition}"
+
+
+def _as_sent(path: str) -> str:
+    """A regular expression of all that a client may send for a path: routes compare it decoded, and // as /, but rewrite it as it came."""
+    return "".join(map(_octet_as_sent, unquote_to_bytes(path)))
+
+
+def _octet_as_sent(octet: int) -> str:
+    """An octet of a path, itself or encoded, in capital letters or not (RFC 3986, section 2.1)."""
+    encoded = f"%(?i:{octet:02x})"
+    if not 0x21 <= octet <= 0x7E:
+        return encoded
+    return f"(?:{re.escape(chr(octet))}|{encoded})" + ("+" if octet == ord("/") else "")
 
 
 def _variants(route: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -196,6 +196,13 @@ def test_headers_are_changed_for_all_requests_and_then_for_those_of_a_route():
         ("/a.c", "/v2", "/abc/x", "/abc/x"),
         ("/", "/v2", "/x", "/v2/x"),
         ("/", "/v2", "/", "/v2/"),
+        # As clients may write it: routes compare the path decoded, and // as /.
+        ("/api", "/v2", "/%61p%69/users%2F7", "/v2/users%2F7"),
+        ("/api", "/v2", "//api%2fusers", "/v2%2fusers"),
+        ("/api", "/v2", "/api%73", "/api%73"),
+        ("/api", "/", "//%61pi//users//7", "/users//7"),
+        ("/a/b", "/", "/a%2F/b", "/"),
+        ("/%C3%A9~", "/e", "/%c3%A9%7E/x", "/e/x"),
     ],
 )
 def test_a_prefix_is_replaced_by_whole_directories(old, new, path, rewritten):

@@ -84,6 +84,9 @@ def test_headers_and_path_are_changed_on_their_way(lb):
     assert visit(lb, "/manual").headers["X-Store"] == "100% open"
     assert visit(lb, "/apis").headers["X-Served-Path"] == "/apis"
     assert "x-version" not in json.loads(visit(lb, "/apis").content)
+    # A path is rewritten however it is written.
+    rewritten = {"/%61p%49": "/%61p%49", "/%61p%69": "/v2", "//%61pi/users%2F7?a=%2f": "/v2/users%2F7?a=%2f"}
+    assert {path: visit(lb, path).headers["X-Served-Path"] for path in rewritten} == rewritten
 
 
 def test_new_clients_are_split_by_weight_and_come_back_to_where_they_were(lb):
