@@ -56,6 +56,14 @@ def test_a_server_that_accepts_connections_but_speaks_no_tls_is_not_healthy(lb):
     wait_until(lambda: states(lb, "handshake") == {"secure": ("UP", "L6OK"), "plain": ("DOWN", "L6RSP")})
 
 
+def test_a_server_that_says_what_it_should_is_used_and_told_the_client_in_a_line_of_text(lb):
+    wait_until(lambda: states(lb, "announced") == {"first": ("UP", "L7OK"), "second": ("DOWN", "L7TOUT")})
+    with socket.create_connection((LBS[lb], 8113), timeout=20) as session, session.makefile() as lines:
+        assert next(lines) == "database1\n"
+        # It says what it hears.
+        assert next(lines).startswith(f"PROXY TCP4 {CLIENT} {LBS[lb]} ")
+
+
 def test_a_client_of_another_network_is_sent_away(lb):
     session, name = database(lb, 6379)
     with session:

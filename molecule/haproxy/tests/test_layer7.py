@@ -70,6 +70,8 @@ def test_who_asks_for_a_former_name_or_page_is_sent_to_the_new_one(lb):
         assert (response.status, response.headers["Location"]) == (301, "https://www.example.com/a?b=c%20d")
     assert visit(lb, "/manual?x").headers["Location"] == "/pages/manual?from=store"
     assert visit(lb, Host="veryold.example.com").status == 200
+    response = ask(lb, "/account?a=b%20c", scheme="http", port=8080)
+    assert (response.status, response.headers["Location"]) == (308, "https://www.example.com/account?a=b%20c")
 
 
 def test_headers_and_path_are_changed_on_their_way(lb):
@@ -87,6 +89,10 @@ def test_headers_and_path_are_changed_on_their_way(lb):
     # A path is rewritten however it is written.
     rewritten = {"/%61p%49": "/%61p%49", "/%61p%69": "/v2", "//%61pi/users%2F7?a=%2f": "/v2/users%2F7?a=%2f"}
     assert {path: visit(lb, path).headers["X-Served-Path"] for path in rewritten} == rewritten
+    # One that is added stands beside those of the client and of the server.
+    response = ask(lb, scheme="http", port=8080, X_Team="own")
+    assert json.loads(response.content)["x-team"] == ["own", "edge"]
+    assert response.headers.get_all("X-Served-Path") == ["/", "by the edge"]
 
 
 def test_new_clients_are_split_by_weight_and_come_back_to_where_they_were(lb):
