@@ -161,8 +161,8 @@ def test_the_application_learns_from_the_load_balancer_who_asks(web):
         "X-Served-By": web,
     }
     assert response.headers["X-Request-ID"] == "trace-0123456789"
-    log = testinfra.get_host(f"docker://{web}").check_output("tail -n 1 /var/log/nginx/access.log")
-    entry = json.loads(log)
+    log = "grep trace-0123456789 /var/log/nginx/access.log | tail -n 1"
+    entry = json.loads(lab.wait_until(lambda: testinfra.get_host(f"docker://{web}").check_output(log), seconds=5))
     assert (entry["client"], entry["proxy"], entry["request_id"]) == ("203.0.113.7", "172.30.59.1", "trace-0123456789")
     assert float(entry["upstream_seconds"]) < 10
 
@@ -277,17 +277,21 @@ def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(t
         directory.mkdir()
         (directory / "index.html").write_text(directory.name)
         (directory / kept_by_browsers).write_text(directory.name)
+    # It is sent as it is, whatever it holds.
+    (third / "app.5d0e8b42.css.gz").write_bytes(gzip.compress(b"third, compressed beforehand"))
     subprocess.run(["tar", "-czf", archive, "-C", third, "."], check=True)
     with ExitStack() as stack:
         seen = {web: stack.enter_context(lab.asking(partial(browse, web))) for web in WEB}
         for source in (second, archive):
-            run = converge(nginx_static_source=str(source))
+            run = converge(nginx_static_source=str(source), nginx_gzip_static=True)
             assert run.returncode == 0, run.stdout
             time.sleep(0.2)
     for web, answers in seen.items():
         assert set(answers) == {(200, first), (200, b"second"), (200, b"third")}
         assert request(web, "/css/site.css").status == 404
         assert request(web, "/app.5d0e8b42.css").content == b"third"
+        compressed = request(web, "/app.5d0e8b42.css", Accept_Encoding="gzip").content
+        assert gzip.decompress(compressed) == b"third, compressed beforehand"
         assert request(web, "/app.3f9c2a71.css").content == b"second", "somebody may still look at the page before"
         assert request(web, "/app.0f3a9c5d.css").status == 404
         releases = testinfra.get_host(f"docker://{web}").check_output("ls /var/www/site/releases").split()
