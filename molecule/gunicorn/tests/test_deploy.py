@@ -2,6 +2,7 @@
 
 import http.client
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,11 +112,40 @@ def test_a_whole_site_is_deployed_server_by_server_without_a_failed_request(depl
 
 def test_a_dry_run_says_what_would_change_on_each_server_and_changes_nothing(site, deployed):
     before, (old, _) = everything(), deployed.after["application"]
-    for name, variables in {"deploy": site(33), "rollback": {}}.items():
-        done = play(name, "--check", "--diff", **variables)
+    with ThreadPoolExecutor() as at_once:
+        runs = [
+            at_once.submit(play, "deploy", "--check", "--diff", **site(33)),
+            at_once.submit(play, "rollback", "--check", "--diff"),
+        ]
+    for run in runs:
+        done = run.result()
         assert done.returncode == 0, done.stdout
         assert done.stdout.count(f"hello: {old} → ") == 2
     assert everything() == before
+
+
+def test_the_first_server_that_is_not_well_ends_a_deployment_and_a_way_back_by_name_takes_the_others(
+    site, deployed, under_load
+):
+    before, served = deployed.after["application"], deployed.after["pages"]
+    with under_load(SERVERS.values()) as kinds:
+        done = play("deploy", gunicorn_health_timeout=4, **site(35, NOT_ON_THE_SECOND, {"app.3f9c2a71.css": "new"}))
+        assert done.returncode != 0
+        assert "not on this host" in done.stdout
+        assert "gunicorn-app1 serve the new one: mend it and run this again" in " ".join(done.stdout.split())
+        stopped = in_service("application")
+        assert (stopped[0] != before[0], stopped[1]) == (True, before[1])
+        assert in_service("pages") == served
+        assert pages("/app.3f9c2a71.css") == [(200, "new")] * 2, (
+            "the files of the new pages were there before the application"
+        )
+
+        back = play("rollback", release=before[0])
+        assert back.returncode == 0, back.stdout
+        assert f"gunicorn-app2: application {before[1]} stays" in back.stdout
+    assert [set(versions) for versions in kinds] == [{32, 35}] * 6 + [{32}] * 6
+    assert in_service("application") == before
+    assert in_service("pages") == served, "the release that was named is none of theirs"
 
 
 def test_a_whole_site_goes_back_server_by_server_without_a_failed_request(deployed, under_load):
@@ -132,42 +162,23 @@ def test_a_whole_site_goes_back_server_by_server_without_a_failed_request(deploy
             assert f"{server}: {tier} {old} in service" in back.stdout
 
 
-def test_a_migration_that_fails_ends_a_deployment_before_anything_is_switched(site):
-    before = everything()
-    command = "python -c 'raise SystemExit(\"no such table\")'"
-    done = play("deploy", "--tags", "gunicorn", gunicorn_release_command=command, **site(37))
-    assert done.returncode != 0
-    assert "no such table" in done.stdout
-    assert "It was the first, so that nothing else was touched" in " ".join(done.stdout.split())
-    assert everything() == before
-
-
-def test_the_first_server_that_is_not_well_ends_a_deployment_and_the_way_back_takes_the_others(site, under_load):
-    before, served = in_service("application"), in_service("pages")
-    with under_load(SERVERS.values()) as kinds:
-        done = play("deploy", gunicorn_health_timeout=10, **site(35, NOT_ON_THE_SECOND, {"app.3f9c2a71.css": "new"}))
-        assert done.returncode != 0
-        assert "not on this host" in done.stdout
-        assert "gunicorn-app1 serve the new one: mend it and run this again" in " ".join(done.stdout.split())
-        stopped = in_service("application")
-        assert (stopped[0] != before[0], stopped[1]) == (True, before[1])
-        assert in_service("pages") == served
-        assert pages("/app.3f9c2a71.css") == [(200, "new")] * 2, (
-            "the files of the new pages were there before the application"
-        )
-
-        back = play("rollback", "--tags", "gunicorn")
-        assert back.returncode == 0, back.stdout
-        assert f"gunicorn-app2: application {before[1]} stays" in back.stdout
-    assert [set(versions) for versions in kinds] == [{1, 35}] * 6 + [{1}] * 6
-    assert in_service("application") == before
-
-
-def test_pages_that_are_not_whole_are_not_served_anywhere(site):
+def test_what_fails_on_the_first_server_ends_a_deployment_before_anything_is_switched(site):
     before, served = everything(), pages()
-    done = play("deploy", "--tags", "nginx", nginx_static_check=["/"], **site(36, files={"index.html": ""}))
-    assert done.returncode != 0
-    assert "index.html is not there, is empty" in done.stdout
+    command = "python -c 'raise SystemExit(\"no such table\")'"
+    with ThreadPoolExecutor() as at_once:
+        not_migrated = at_once.submit(
+            play, "deploy", "--tags", "gunicorn", gunicorn_release_command=command, **site(37)
+        )
+        not_whole = at_once.submit(
+            play, "deploy", "--tags", "nginx", nginx_static_check=["/"], **site(36, files={"index.html": ""})
+        )
+    for run, why in (
+        (not_migrated, "no such table"),
+        (not_migrated, "It was the first, so that nothing else was touched"),
+        (not_whole, "index.html is not there, is empty"),
+    ):
+        assert run.result().returncode != 0
+        assert why in " ".join(run.result().stdout.split())
     assert everything() == before
 
     # It is there, and the server does not give it out.
