@@ -17,9 +17,10 @@ SCENARIO = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def deploy():
-    """Run a playbook of the scenario's on one host, or on others, with variables over its own."""
+    """Run a playbook of the scenario's on one host, or on others, with variables over its own. The packages are there."""
 
     def run(playbook="hello.yml", limit="gunicorn-app1", **variables):
+        variables = {"gunicorn_manage_packages": False} | variables
         return lab.converge("gunicorn", f"--limit={limit}", playbook=playbook, **variables)
 
     return run

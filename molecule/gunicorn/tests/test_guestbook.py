@@ -156,21 +156,6 @@ def test_a_database_that_hangs_does_not_hang_the_page(database_that_comes_back):
         database.run("systemctl kill --signal=CONT mysql")
 
 
-def test_a_database_with_another_name_in_its_certificate_is_not_trusted_and_a_release_that_is_not_ready_is_refused(
-    deploy,
-):
-    done = deploy("guestbook.yml", database_tls_name="another.example.org")
-    assert done.returncode != 0
-    assert "503" in done.stdout
-    assert "is in service, as before" in done.stdout
-    assert (
-        "doesn't match" in done.stdout.lower()
-        or "not valid for" in done.stdout.lower()
-        or "Hostname mismatch" in done.stdout
-    )
-    assert Visitor().ask("GET", "/readyz").status == 200
-
-
 # What an attacker would send. Whatever it is, it is kept as it was written or refused, at once, and nothing breaks.
 
 LOOKS_LIKE_CODE = [

@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import re
 import shutil
 import subprocess
 import zipfile
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import testinfra
@@ -51,15 +53,6 @@ def host(request):
 @pytest.fixture
 def app1():
     return testinfra.get_host("docker://gunicorn-app1")
-
-
-@pytest.fixture(scope="class")
-def put_back(deploy):
-    """Put the first release back into service after tests that have deployed others."""
-    yield
-    done = deploy()
-    assert done.returncode == 0, done.stdout
-    assert hello()["version"] == 1
 
 
 def address(host):
@@ -124,15 +117,23 @@ def test_the_application_comes_back_when_it_is_killed_and_when_the_host_starts(h
     assert hello(address(host))["version"] == 1
 
 
-# A new release
+# What changes, on the first server, and meanwhile on the second
 
 
-def version():
-    return hello()["version"]
+def visitors(host):
+    """Several of them, each request on a new connection; says which version answered."""
+    return lab.asking(lambda: hello(address(host))["version"], pause=0.05, clients=4)
 
 
-# Several visitors, each request on a new connection
-visitors = partial(lab.asking, version, pause=0.05, clients=4)
+@pytest.fixture(scope="module")
+def on_the_second(deploy, source):
+    """What must be refused, then what comes from git: it goes on beside the tests of the first server."""
+    app2, broken, directory = testinfra.get_host("docker://gunicorn-app2"), source(3), source(22)
+    with ThreadPoolExecutor(1) as pool:
+        yield SimpleNamespace(
+            refused=pool.submit(refuse_what_cannot_work, app2, broken),
+            from_git=pool.submit(deploy_from_git, app2, deploy, directory),
+        )
 
 
 NOT_IN_ITS_PLACE = """
@@ -142,6 +143,7 @@ if "/hello.service" in pathlib.Path("/proc/self/cgroup").read_text():
 """
 
 
+@pytest.mark.usefixtures("on_the_second")
 def test_a_release_that_does_not_come_up_in_its_place_is_taken_back_without_a_failed_request(
     deploy, source, app1, under_load
 ):
@@ -163,7 +165,17 @@ def test_a_release_that_does_not_come_up_in_its_place_is_taken_back_without_a_fa
     test_nothing_of_a_check_remains(app1)
 
 
-# Where a release comes from
+def test_a_release_that_does_not_trust_its_database_is_not_ready_and_refused(deploy):
+    """Its certificate has another name."""
+    done = deploy("guestbook.yml", database_tls_name="another.example.org")
+    assert done.returncode != 0
+    assert "503" in done.stdout
+    assert "is in service, as before" in done.stdout
+    assert re.search("doesn't match|not valid for|Hostname mismatch", done.stdout, re.IGNORECASE)
+    connection = http.client.HTTPConnection(ADDRESS, 8000, timeout=10)
+    connection.request("GET", "/readyz")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def archive(directory):
@@ -180,6 +192,38 @@ def wheel(directory):
     return str(path)
 
 
+def test_a_new_secret_reaches_the_application_without_a_new_release(deploy, app1):
+    before = in_service(app1)
+    with visitors(app1) as versions:
+        assert deploy(gunicorn_secrets={"PASSWORD": "another"}).returncode == 0
+    assert hello()["password"] == "another"
+    assert in_service(app1) == before
+    assert set(versions) == {1}
+
+
+def test_an_archive_is_deployed_at_another_port_and_the_old_one_is_closed(deploy, source):
+    directory = source(20)
+    done = deploy(gunicorn_source=archive(directory), gunicorn_subdirectory=directory.name, gunicorn_port=8002)
+    assert done.returncode == 0, done.stdout
+    assert hello(port=8002)["version"] == 20
+    with pytest.raises(ConnectionRefusedError):
+        hello(port=8001)
+
+
+def test_a_wheel_is_deployed_without_its_release_command_and_only_so_many_old_releases_are_kept(deploy, source, app1):
+    before = in_service(app1)
+    assert len(releases(app1)) > 1
+    done = deploy(
+        gunicorn_source=wheel(source(21)),
+        gunicorn_keep_releases=1,
+        gunicorn_release_command="false",
+        gunicorn_run_release_command=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert hello()["version"] == 21
+    assert releases(app1) == {before, in_service(app1)}
+
+
 def git(directory, *command):
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     return subprocess.run(
@@ -187,73 +231,33 @@ def git(directory, *command):
     ).stdout
 
 
-def repository(directory):
+def deploy_from_git(host, deploy, directory):
+    """Deploy a branch, an annotated tag of its next commit, the branch again, and that commit; say what served each time."""
+
+    def served(version):
+        done = deploy(limit=host.backend.name, gunicorn_source=f"file://{directory}", gunicorn_version=version)
+        assert done.returncode == 0, done.stdout
+        return hello(address(host))["version"], in_service(host)
+
     git(directory, "init", "--initial-branch=trunk")
     git(directory, "add", ".")
     git(directory, "commit", "--message=one")
-    git(directory, "tag", "--annotate", "--message=tag", "v22")
-    return f"file://{directory}"
+    before = served("trunk")
+    program = directory / "hello.py"
+    program.write_text(program.read_text().replace("VERSION = 22", "VERSION = 23"))
+    git(directory, "commit", "--all", "--message=two")
+    git(directory, "tag", "--annotate", "--message=two", "v23")
+    return before, [served(version) for version in ("v23", "trunk", git(directory, "rev-parse", "HEAD").strip())]
 
 
-@pytest.mark.usefixtures("put_back")
-class TestChanges:
-    """Of settings, and of releases one after another, each from another kind of source."""
-
-    def test_a_new_secret_reaches_the_application_without_a_new_release(self, deploy, app1):
-        before = in_service(app1)
-        with visitors() as versions:
-            assert deploy(gunicorn_secrets={"PASSWORD": "another"}).returncode == 0
-        assert hello()["password"] == "another"
-        assert in_service(app1) == before
-        assert set(versions) == {1}
-
-    def test_an_archive_is_deployed_at_another_port_and_the_old_one_is_closed(self, deploy, source):
-        directory = source(20)
-        done = deploy(gunicorn_source=archive(directory), gunicorn_subdirectory=directory.name, gunicorn_port=8002)
-        assert done.returncode == 0, done.stdout
-        assert hello(port=8002)["version"] == 20
-        with pytest.raises(ConnectionRefusedError):
-            hello(port=8001)
-
-    def test_a_wheel_is_deployed_without_its_release_command_and_only_so_many_old_releases_are_kept(
-        self, deploy, source, app1
-    ):
-        before = in_service(app1)
-        assert len(releases(app1)) > 1
-        done = deploy(
-            gunicorn_source=wheel(source(21)),
-            gunicorn_keep_releases=1,
-            gunicorn_release_command="false",
-            gunicorn_run_release_command=False,
-        )
-        assert done.returncode == 0, done.stdout
-        assert hello()["version"] == 21
-        assert releases(app1) == {before, in_service(app1)}
-
-    def test_a_tag_a_branch_as_it_is_now_and_a_commit_are_deployed(self, deploy, source, app1):
-        directory = source(22)
-        url = repository(directory)
-        done = deploy(gunicorn_source=url, gunicorn_version="v22")
-        assert done.returncode == 0, done.stdout
-        assert hello()["version"] == 22
-
-        program = directory / "hello.py"
-        program.write_text(program.read_text().replace("VERSION = 22", "VERSION = 23"))
-        git(directory, "commit", "--all", "--message=two")
-        seen = []
-        for version in ("trunk", git(directory, "rev-parse", "HEAD").strip()):
-            done = deploy(gunicorn_source=url, gunicorn_version=version)
-            assert done.returncode == 0, done.stdout
-            assert hello()["version"] == 23
-            seen.append(in_service(app1))
-        assert seen[0] == seen[1], "the same commit is the same release"
+def test_a_tag_a_branch_as_it_is_now_and_a_commit_are_deployed(on_the_second):
+    (version, _), (tag, branch, commit) = on_the_second.from_git.result()
+    assert (version, tag[0]) == (22, 23)
+    assert tag == branch == commit, "the same commit is the same release"
 
 
-# What is refused
-
-
-def test_what_is_not_well_and_what_cannot_work_is_refused_by_name_and_the_old_release_keeps_serving(source, app1):
-    not_installed = {"gunicorn_source": str(source(3)), "gunicorn_pip_install": ["./nothing-like-it"]}
+def refuse_what_cannot_work(host, broken):
+    not_installed = {"gunicorn_source": str(broken), "gunicorn_pip_install": ["./nothing-like-it"]}
     breaks = ({"gunicorn_environment": {}}, "Status code was 500")
     refused = [
         # A release whose packages do not install, and settings that break the one in service, again and again.
@@ -275,10 +279,15 @@ def test_what_is_not_well_and_what_cannot_work_is_refused_by_name_and_the_old_re
         ({"gunicorn_readiness_path": "readyz"}, "gunicorn_readiness_path: readyz"),
         ({"gunicorn_release_command": "one\ntwo"}, "gunicorn_release_command"),
     ]
-    before = everything(app1)
-    with visitors() as versions:
-        lab.assert_refused("gunicorn", refused, "--limit=gunicorn-app1", playbook="hello.yml")
+    before = everything(host)
+    arguments = (f"--limit={host.backend.name}", "--extra-vars=gunicorn_manage_packages=false")
+    with visitors(host) as versions:
+        lab.assert_refused("gunicorn", refused, *arguments, playbook="hello.yml")
     assert set(versions) == {1}
-    assert hello()["greeting"].startswith("say")
-    assert everything(app1) == before
-    test_nothing_of_a_check_remains(app1)
+    assert hello(address(host))["greeting"].startswith("say")
+    assert everything(host) == before
+    test_nothing_of_a_check_remains(host)
+
+
+def test_what_is_not_well_and_what_cannot_work_is_refused_by_name_and_the_old_release_keeps_serving(on_the_second):
+    on_the_second.refused.result()
