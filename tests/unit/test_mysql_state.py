@@ -281,9 +281,18 @@ def peer():
     server.server_close()
 
 
-def test_a_successor_that_falls_silent_still_is_the_successor(peer, monkeypatch):
+@pytest.fixture
+def listed(tmp_path):
+    return tmp_path / "peers"
+
+
+def test_a_successor_that_falls_silent_still_is_the_successor_until_it_is_no_peer(peer, listed, monkeypatch):
     monkeypatch.setattr(mysql_state, "PEER_CACHE", 0)
-    peers = mysql_state.Peers([peer.url])
+    listed.write_text("")
+    peers = mysql_state.Peers(listed)
+    peer.state = opened(3, 2)
+    assert peers.rival(opened(2)) is None
+    listed.write_text(f"{peer.url}\n")
     peer.state = opened(1, 2)
     assert peers.rival(opened(2)) is None
     peer.state = opened(3, 2)
@@ -292,11 +301,14 @@ def test_a_successor_that_falls_silent_still_is_the_successor(peer, monkeypatch)
     peer.server_close()
     assert peers.rival(opened(2)) == peer.url
     assert peers.rival(opened(4)) is None
+    listed.write_text("")
+    assert peers.rival(opened(2)) is None
 
 
-def test_a_peer_that_never_answers_hinders_nobody():
+def test_a_peer_that_never_answers_hinders_nobody(listed):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        peers = mysql_state.Peers([f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        listed.write_text(f"http://127.0.0.1:{silent.getsockname()[1]}/\n")
+        peers = mysql_state.Peers(listed)
         begun = time.monotonic()
         assert [peers.rival(opened(1)) for _ in range(5)] == [None] * 5
         assert time.monotonic() - begun < 2 * mysql_state.PEER_ANSWERS_WITHIN

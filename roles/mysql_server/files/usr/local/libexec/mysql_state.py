@@ -1,6 +1,6 @@
 """Say over HTTP what this MySQL node may be used for, and reopen a primary that has restarted.
 
-    mysql_state.py serve --address 192.0.2.14 --port 9201 --peer http://192.0.2.13:9201/
+    mysql_state.py serve --address 192.0.2.14 --port 9201 --peers /etc/mysql/webstack-peers
 
 ``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel, and
 no peer was opened after it; of a replication group only its primary does, while it reaches a majority of the members.
@@ -9,23 +9,28 @@ no peer was opened after it; of a replication group only its primary does, while
 ``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
 ``GET /metrics`` says the same to Prometheus.
 
-    mysql_state.py open --peer http://192.0.2.13:9201/
+    mysql_state.py open --peers /etc/mysql/webstack-peers
 
 mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``. Then it watches:
 when a peer was opened after this node, the node is closed; see ``rival``. With --stall it also sees to it that no commit
 goes on without a replica; see ``arming``. ``mysql_state.py stall`` does that alone.
+
+The file lists the state services of the other nodes, and is read again each time that they are asked: nodes come and go
+while this runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urljoin, urlsplit
 from urllib.request import ProxyHandler, build_opener
 
@@ -438,19 +443,25 @@ class Cache:
 class Peers:
     """The other nodes. What one said last counts while it is silent."""
 
-    def __init__(self, urls: list[str]):
-        self.urls, self.said = urls, {}
+    def __init__(self, file: str):
+        self.file, self.said = Path(file), {}
         self.lock = threading.Lock()
         self.good_until = 0.0
+
+    @property
+    def urls(self) -> list[str]:
+        return self.file.read_text().split()
 
     def rival(self, mine: dict) -> str | None:
         """Return what ``rival`` says, after asking all peers at once unless that was just done."""
         if mine["opened"] is None:
             return None
         with self.lock:
-            if self.urls and time.monotonic() >= self.good_until:
-                with ThreadPoolExecutor(len(self.urls)) as pool:
-                    answers = pool.map(lambda url: (url, ask(url, PEER_ANSWERS_WITHIN)), self.urls)
+            urls = self.urls
+            self.said = {url: said for url, said in self.said.items() if url in urls}
+            if urls and time.monotonic() >= self.good_until:
+                with ThreadPoolExecutor(len(urls)) as pool:
+                    answers = pool.map(lambda url: (url, ask(url, PEER_ANSWERS_WITHIN)), urls)
                     self.said.update((url, answer) for url, answer in answers if "server_id" in answer)
                 self.good_until = time.monotonic() + PEER_CACHE
             return rival(mine, self.said)
@@ -508,8 +519,8 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing of a request: there are several a second."""
 
 
-def serve(address: str, port: int, peers: list[str]) -> None:
-    Handler.cache, Handler.peers = Cache(Node("mysqlstate")), Peers(peers)
+def serve(address: str, port: int, peers: Peers) -> None:
+    Handler.cache, Handler.peers = Cache(Node("mysqlstate")), peers
     threading.Thread(target=Handler.cache.watch_source, args=(port,), daemon=True).start()
     HTTPServer.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     HTTPServer((address, port), Handler).serve_forever()
@@ -536,11 +547,11 @@ def consider(node: Node, mine: dict, urls: list[str]) -> tuple[str, str]:
     return judge(mine, peers)
 
 
-def reopen(node: Node, urls: list[str], stalls: bool, interval: float = 1.0) -> None:
+def reopen(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> None:
     """Open this node as soon as that is known to be right, and return then, or when it is known to be wrong."""
     said = None
     while True:
-        mine = node.state()
+        mine, urls = node.state(), peers.urls
         try:
             verdict, why = consider(node, mine, urls)
             if verdict == "open":
@@ -558,7 +569,10 @@ def reopen(node: Node, urls: list[str], stalls: bool, interval: float = 1.0) -> 
 
 def keep(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> None:
     """Close this node when it has a rival, and let commits wait for a replica that has gone, for as long as mysqld runs."""
-    while peers.urls or stalls:
+    while True:
+        time.sleep(interval)
+        if not (peers.urls or stalls):
+            continue
         state = node.state()
         other = peers.rival(state)
         setting = arming(state) if stalls else None
@@ -572,7 +586,6 @@ def keep(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> None:
                 node.query(statement)
         except ConnectionError as error:
             say(str(error))
-        time.sleep(interval)
 
 
 def main() -> None:
@@ -581,22 +594,23 @@ def main() -> None:
     server = commands.add_parser("serve", help="answer over HTTP what this node may be used for")
     server.add_argument("--address", required=True)
     server.add_argument("--port", type=int, required=True)
-    server.add_argument("--peer", action="append", default=[], metavar="URL")
+    server.add_argument("--peers", default=os.devnull, metavar="FILE")
     opener = commands.add_parser(
         "open", help="open this node if it is still the primary, and close it when it no longer is"
     )
-    opener.add_argument("--peer", action="append", default=[], metavar="URL")
+    opener.add_argument("--peers", default=os.devnull, metavar="FILE")
     opener.add_argument("--stall", action="store_true", help="do what the command stall does, too")
     commands.add_parser("stall", help="let commits wait for a replica that has gone")
     options = parser.parse_args()
     if options.command == "serve":
-        serve(options.address, options.port, options.peer)
+        serve(options.address, options.port, Peers(options.peers))
     node = Node("root")
     if options.command == "open":
-        reopen(node, options.peer, options.stall)
-        keep(node, Peers(options.peer), options.stall)
+        peers = Peers(options.peers)
+        reopen(node, peers, options.stall)
+        keep(node, peers, options.stall)
     elif options.command == "stall":
-        keep(node, Peers([]), stalls=True)
+        keep(node, Peers(os.devnull), stalls=True)
 
 
 if __name__ == "__main__":
