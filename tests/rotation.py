@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -56,14 +57,14 @@ class Signers(Loop):
 
     threads, pause = 2, 0.2
 
-    def __init__(self):
-        self.tls = ssl.create_default_context(cafile=SECRETS / "tls" / "ca.crt")
+    def __init__(self, address=VIRTUAL_IP, ca=SECRETS / "tls" / "ca.crt"):
+        self.address, self.tls = address, ssl.create_default_context(cafile=ca)
         self.requests, self.signed, self.failures = 0, [], []
 
     def ask(self, method, body=None, cookie="", path="/guestbook/"):
         self.requests += 1
         connection = http.client.HTTPSConnection(SITE, timeout=10)
-        raw = socket.create_connection((VIRTUAL_IP, 443), timeout=10)
+        raw = socket.create_connection((self.address, 443), timeout=10)
         connection.sock = self.tls.wrap_socket(raw, server_hostname=SITE)
         kind = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
         try:
@@ -93,12 +94,16 @@ class Processes(Loop):
     pause = 0.05
 
     def __init__(self):
-        self.seen = set()
+        self.seen, self.looked_at = set(), Counter()
 
     def once(self):
-        for process in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # It may have ended.
-                self.seen.add(process.read_bytes())
+        running = [name for name in os.listdir("/proc") if name.isdigit()]
+        # What has begun is looked at in each turn, since it may become another program; what goes on for longer, now and then.
+        self.looked_at = Counter({name: self.looked_at[name] + 1 for name in running})
+        for name, times in self.looked_at.items():
+            if times < 10 or times % 10 == 0:
+                with contextlib.suppress(OSError):  # It may have ended.
+                    self.seen.add(Path("/proc", name, "cmdline").read_bytes())
 
 
 def rotate_until(text, output):

@@ -6,11 +6,15 @@ import pytest
 import yaml
 
 from lab import CHECKOUT, SITE, Visitors, run, wait_until
+from rotation import Signers
 
 SCENARIO = CHECKOUT / "molecule" / "traffic"
+INVENTORY = SCENARIO / "inventory"
+CA = SCENARIO / "inventory.secrets" / "tls" / "ca.crt"
 CLIENT = "traffic-client"
 BALANCERS = ["traffic-server1", "traffic-server2"]
-FIFTH = "traffic-server5"
+PRIMARY = "traffic-server4"
+FIFTH, FIFTH_ADDRESS = "traffic-server5", "172.30.73.15"
 # Each load balancer is the first choice for one.
 VIRTUAL_IPS = dict(zip(BALANCERS, ["172.30.73.8", "172.30.73.9"], strict=True))
 # (what was done, what the load says of it)
@@ -45,17 +49,19 @@ class Site:
     """The scenario's site as its playbooks and visitors see it."""
 
     def __init__(self, directory):
-        # The fifth server is a web server in this file, which is given beside the inventory once it has joined.
+        # What the fifth server is once it has joined: this file is given beside the inventory.
+        member = {"hosts": {FIFTH: {}}}
+        databases = {"children": {"mysql_replicas": member}}
         self.larger = directory / "larger.yml"
-        self.larger.write_text(yaml.safe_dump({"webservers": {"hosts": {FIFTH: {}}}}))
+        self.larger.write_text(yaml.safe_dump({"webservers": member, "appservers": member, "databases": databases}))
         self.joined = False
 
-    def playbook(self, name, *arguments, **variables):
+    def playbook(self, name, *arguments, inventory=INVENTORY, **variables):
         """Run a playbook over the site, and return the finished process, whatever its end."""
         return run(
             "ansible-playbook",
-            f"--inventory={SCENARIO}/inventory",
-            *([f"--inventory={self.larger}"] if self.joined else []),
+            f"--inventory={inventory}",
+            *([f"--inventory={self.larger}"] if self.joined and inventory == INVENTORY else []),
             f"--extra-vars={json.dumps(variables)}",
             *map(str, arguments),
             f"playbooks/{name}.yml",
@@ -110,6 +116,13 @@ class Site:
         lines = self.on(CLIENT, f"for n in $(seq {times}); do {ask}; done").stdout.lower().splitlines()
         return {line.split(":")[1].strip() for line in lines if line.startswith("x-served-by:")}
 
+    def signers(self):
+        """Visitors who sign the guestbook for the time of a with block."""
+        return Signers(VIRTUAL_IPS[BALANCERS[0]], CA)
+
+    def query(self, server, statement):
+        return self.on(server, f'mysql --batch --skip-column-names --execute "{statement}"').stdout.split()
+
     def whole(self):
         """Whether each virtual IP is at home and each load balancer sees all of its web servers up."""
         up = dict.fromkeys(self.web_servers(), "UP")
@@ -122,11 +135,8 @@ class Site:
 def site(tmp_path_factory):
     site = Site(tmp_path_factory.mktemp("site"))
     site.joined = FIFTH in site.servers(BALANCERS[0])
-    for name, file in (
-        ("load.py", CHECKOUT / "tests" / "load.py"),
-        ("ca.crt", SCENARIO / "inventory.secrets/tls/ca.crt"),
-    ):
-        run("docker", "cp", file, f"{CLIENT}:/root/{name}")
+    for file in (CHECKOUT / "tests" / "load.py", CA):
+        run("docker", "cp", file, f"{CLIENT}:/root/{file.name}")
     return site
 
 

@@ -1,17 +1,22 @@
 """What the site loses while it is worked on, under a constant load of visitors and sessions."""
 
+import re
 import time
 from contextlib import contextmanager
 
 import pytest
 import yaml
-from conftest import BALANCERS, CLIENT, FIFTH, VIRTUAL_IPS, Load
+from conftest import BALANCERS, CLIENT, FIFTH, FIFTH_ADDRESS, INVENTORY, PRIMARY, VIRTUAL_IPS, Load
 
-from lab import SITE, wait_until
+from lab import SITE, run, wait_until
 
 FIRST, SECOND = BALANCERS
 # Without what guards the site, as molecule.yml has it, and without the packages of that.
 UNGUARDED = "--skip-tags=hardening,intrusion_detection,mysql_backup"
+# What a host that joins or leaves concerns.
+TIERS = "--tags=firewall,haproxy,gunicorn,nginx,mysql_server,mysql_primary,mysql_replica"
+ENTRIES = "SELECT message FROM guestbook.entries"
+FOLLOWERS = "SELECT HOST FROM performance_schema.processlist WHERE COMMAND LIKE 'Binlog Dump%'"
 # Gives a host a newer version of a package that it has, from a repository of its own: the same content.
 NEWER = """
 set -e
@@ -45,16 +50,30 @@ def test_http3_comes_through_the_firewall_to_each_virtual_ip(site, balancer):
 # Nothing fails.
 
 
-def test_a_web_server_joins(site):
+def route(reader):
+    """The web server, the application server and the database from which a visitor gets a page of the guestbook."""
+    status, _, page = reader.ask("GET")
+    assert status == 200, page
+    return re.findall(r"<small>(?:web server|application server|read from database)</small> ([\w-]+)", page)
+
+
+def test_a_host_joins_as_web_server_application_server_and_replica(site):
     assert FIFTH not in site.serving()
     site.joined = True
     before = [site.asked(balancer) for balancer in BALANCERS]
-    with Load("a web server is added (`scale`)") as load:
-        site.do("scale", "--tags=firewall,haproxy,gunicorn,nginx", UNGUARDED)
-        wait_until(lambda: FIFTH in site.serving())
-        time.sleep(1)
+    with (
+        Load("a web server, an application server and a replica are added (`scale`)") as load,
+        site.signers() as signers,
+    ):
+        site.do("scale", TIERS, UNGUARDED)
+        for place in range(3):
+            wait_until(lambda place=place: route(signers)[place] == FIFTH)
+        signed = len(signers.signed)
+        wait_until(lambda: len(signers.signed) > signed + 10)
     assert load.result["failed"] == 0, load.result
     assert load.result["moved"] == 0, load.result
+    assert signers.failures == []
+    assert set(signers.signed) <= set(site.query(FIFTH, ENTRIES))
     # Both load balancers carry it.
     shares = [site.asked(balancer) - count for balancer, count in zip(BALANCERS, before, strict=True)]
     assert min(shares) > 0.3 * sum(shares), shares
@@ -174,15 +193,53 @@ def test_the_last_server_and_servers_that_nobody_knows_are_not_drained(site):
     assert f"server9 is no server of any backend here. These are: {', '.join(site.web_servers())}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("group", "successor", "refusal"),
+    [
+        ("mysql_primary", FIFTH, f"{PRIMARY} is the primary. Hand the writes over first"),
+        ("appservers", "traffic-server3", f"No other application server is in service than {PRIMARY}, {FIFTH}."),
+    ],
+)
+def test_the_primary_and_the_last_application_servers_are_not_taken_out(site, tmp_path, group, successor, refusal):
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    (inventory / "group_vars").symlink_to((INVENTORY / "group_vars").resolve())
+    drawn = yaml.safe_load((INVENTORY / "hosts.yml").read_text())
+    tiers = drawn["all"]["children"]
+    {**tiers, **tiers["databases"]["children"]}[group]["hosts"] = {successor: {}}
+    (inventory / "hosts.yml").write_text(yaml.safe_dump(drawn, sort_keys=False))
+    done = site.playbook("scale", inventory=inventory)
+    assert done.returncode != 0
+    assert refusal in " ".join(done.stdout.split())
+    assert not re.search(r"changed=[1-9]", done.stdout)
+
+
 # And the way back.
 
 
-def test_a_web_server_leaves(site):
+def test_a_host_leaves_as_web_server_application_server_and_replica(site):
     site.joined = False
-    with Load("a web server is taken out (`scale`)") as load:
-        site.do("scale", "--tags=firewall,haproxy", UNGUARDED)
-        assert FIFTH not in site.serving()
-        time.sleep(1)
-    assert set(site.servers(FIRST)) == {"traffic-server2", "traffic-server3"}
+    with (
+        Load("a web server, an application server and a replica are taken out (`scale`)") as load,
+        site.signers() as signers,
+    ):
+        site.do("scale", TIERS, UNGUARDED)
+        # Whatever it still does, nobody needs it.
+        run("docker", "pause", FIFTH)
+        try:
+            assert FIFTH not in site.serving()
+            assert all(route(signers)[1:] == [PRIMARY, PRIMARY] for _ in range(5))
+            signed = len(signers.signed)
+            wait_until(lambda: len(signers.signed) > signed + 10)
+        finally:
+            run("docker", "unpause", FIFTH)
     assert load.result["failed"] == 0, load.result
     assert FIFTH not in load.result["sessions"]
+    assert signers.failures == []
+    for server in ("traffic-server1", "traffic-server2", "traffic-server3", PRIMARY):
+        named = f"grep -rlE '{FIFTH}|{FIFTH_ADDRESS}' /etc/haproxy /etc/nginx /etc/nftables* /etc/gunicorn /etc/mysql"
+        assert site.on(server, named, check=False).stdout == ""
+    # It is shut out, and knocks in vain.
+    assert site.query(PRIMARY, FOLLOWERS) == []
+    receiver = "SELECT SERVICE_STATE FROM performance_schema.replication_connection_status"
+    wait_until(lambda: site.query(FIFTH, receiver) == ["CONNECTING"])
