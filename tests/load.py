@@ -51,7 +51,7 @@ class Session(threading.Thread):
                 self.server = server
 
     def ask(self):
-        connection = http.client.HTTPSConnection(self.url.hostname)
+        connection = http.client.HTTPSConnection(self.url.hostname, context=self.context)
         raw = socket.create_connection((self.address, self.url.port or 443), timeout=TIMEOUT)
         connection.sock = self.context.wrap_socket(raw, server_hostname=self.url.hostname)
         try:

@@ -55,7 +55,7 @@ class Loop:
 class Signers(Loop):
     """Visitors who fetch the form, sign it and come back, each request on a connection of its own through the virtual IP."""
 
-    threads, pause = 2, 0.2
+    threads, pause = 2, 0.3
 
     def __init__(self, address=VIRTUAL_IP, ca=SECRETS / "tls" / "ca.crt"):
         self.address, self.tls = address, ssl.create_default_context(cafile=ca)
@@ -63,7 +63,7 @@ class Signers(Loop):
 
     def ask(self, method, body=None, cookie="", path="/guestbook/"):
         self.requests += 1
-        connection = http.client.HTTPSConnection(SITE, timeout=10)
+        connection = http.client.HTTPSConnection(SITE, timeout=10, context=self.tls)
         raw = socket.create_connection((self.address, 443), timeout=10)
         connection.sock = self.tls.wrap_socket(raw, server_hostname=SITE)
         kind = {"Content-Type": "application/x-www-form-urlencoded"} if body else {}

@@ -33,7 +33,7 @@ def marked():
 
 def test_a_release_is_deployed_and_taken_back_while_visitors_read_and_sign(new_release):
     assert not any(marked().values())
-    with Signers() as signers, asking(marked, pause=0.1) as seen:
+    with Signers() as signers, asking(marked, pause=0.5) as seen:
         playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(new_release))
         assert all(marked().values())
         deployed = len(signers.signed)
