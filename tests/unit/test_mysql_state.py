@@ -24,6 +24,7 @@ NODE = {
     "server_uuid": "one",
     "version": "8.4.0",
     "gtid_executed": "one:1-7",
+    "clock": NOW,
     "opened": NOW - 60,
 }
 CHANNEL = {
@@ -48,7 +49,7 @@ CHANNEL = {
 
 def state(channels=(), members=(), **node):
     channels = [{**CHANNEL, **channel} for channel in channels]
-    return mysql_state.describe({**NODE, **node}, channels, NOW, members=list(members))
+    return mysql_state.describe({**NODE, **node}, channels, members=list(members))
 
 
 @pytest.mark.parametrize(
@@ -72,11 +73,29 @@ def state(channels=(), members=(), **node):
         pytest.param(
             {"receiver": "CONNECTING", "heard": NOW - 9, "applying": NOW - 3}, 9.0, id="disconnected, working"
         ),
-        pytest.param({"behind": 1, "applying": NOW + 5}, 0.0, id="the source's clock is ahead"),
+        pytest.param({"behind": 1, "applying": NOW + 5}, 0.0, id="the source's clock is ahead, which nobody knows"),
+        pytest.param({"heard": NOW + 3600, "queued": NOW - 1}, 0.0, id="this clock was set back"),
+        pytest.param(
+            {"heard": NOW + 3600, "queued": NOW - 60}, 60.0, id="this clock was set back, then the source fell silent"
+        ),
+        pytest.param({"heard": NOW + 3600}, None, id="nothing was heard since this clock was set back"),
     ],
 )
 def test_lag(channel, seconds):
     assert mysql_state.lag({**CHANNEL, **channel}, NOW) == seconds
+
+
+@pytest.mark.parametrize("ahead", [-3600, 0, 3600])
+@pytest.mark.parametrize(
+    ("since", "seconds"),
+    [(0.5, 0.5), (7, 7.0), (-0.5, 0.0), (-3600, None)],
+    ids=["new", "old", "read late", "set back"],
+)
+def test_transactions_are_as_old_as_the_clock_of_their_source_has_it(ahead, since, seconds):
+    source_now = NOW + ahead
+    channel = {**CHANNEL, "behind": 1, "applying": source_now - since}
+    assert mysql_state.lag(channel, NOW, source_now) == seconds
+    assert mysql_state.describe(NODE, [channel], clocks={"192.0.2.14": source_now, "192.0.2.15": 0})["lag"] == seconds
 
 
 @pytest.mark.parametrize(
@@ -327,7 +346,7 @@ SOURCE_SIDE = {
 
 def sides(channels=(), values=None, **node):
     return mysql_state.describe(
-        {**NODE, **node}, [{**CHANNEL, **channel} for channel in channels], NOW, {**SOURCE_SIDE, **(values or {})}
+        {**NODE, **node}, [{**CHANNEL, **channel} for channel in channels], {**SOURCE_SIDE, **(values or {})}
     )
 
 

@@ -41,11 +41,12 @@ PEER_ANSWERS_WITHIN = 0.5  # seconds that a load balancer's check waits for a pe
 PEER_CACHE = 0.2  # seconds that one answer of the peers serves all who ask
 DEFAULT_MAX_LAG = 10.0  # seconds
 HEARTBEATS_MISSED = 3  # heartbeats that may be missing before the source counts as silent
+CLOCKS_DIFFER = 1.0  # seconds that a time may lie in the future before the clock counts as set back since
 
 NODE = """
 SELECT @@GLOBAL.super_read_only AS super_read_only, @@GLOBAL.offline_mode AS offline_mode,
        @@GLOBAL.report_host AS address, @@GLOBAL.server_id AS server_id, @@GLOBAL.server_uuid AS server_uuid,
-       @@GLOBAL.version AS version, @@GLOBAL.gtid_executed AS gtid_executed,
+       @@GLOBAL.version AS version, @@GLOBAL.gtid_executed AS gtid_executed, @@SESSION.timestamp AS clock,
        (SELECT UNIX_TIMESTAMP(SET_TIME) FROM performance_schema.variables_info
         WHERE VARIABLE_NAME = 'super_read_only') AS opened
 """
@@ -106,25 +107,34 @@ ROLES = ("primary", "replica", "fenced", "offline", "down")
 # Decisions: pure functions over the rows of NODE, CHANNELS, MEMBERS and SEMI_SYNC.
 
 
-def lag(channel: dict, now: float) -> float | None:
+def lag(channel: dict, now: float, source_now: float | None = None) -> float | None:
     """Return how many seconds the channel's data is behind its source, None when nobody can know.
 
     The oldest transaction that is being received or applied counts. Without one, the data is as old as the silence of
     a source that is disconnected or has missed its heartbeats.
+
+    Transactions bear the time of the source's clock, ``source_now``, signs of life that of this node's. A time in the future
+    is from before the clock was set back, and tells nothing.
     """
     if channel["applier"] != "ON":
         return None
     in_work = [channel[stage] for stage in ("queueing", "processing", "applying") if channel[stage]]
     if channel["behind"] and not in_work and channel["newest"]:
         in_work = [channel["newest"]]
-    heard = [channel[event] for event in ("heard", "queued") if channel[event]]
+    heard = [
+        channel[event] for event in ("heard", "queued") if channel[event] and channel[event] <= now + CLOCKS_DIFFER
+    ]
     if not in_work and not heard:
+        return None
+    if source_now is None:
+        source_now = now
+    elif in_work and max(in_work) > source_now + CLOCKS_DIFFER:
         return None
     silence = now - float(max(heard, default=now))
     patience = HEARTBEATS_MISSED * float(channel["heartbeat_interval"])
     if channel["receiver"] == "ON" and (in_work or silence <= patience):
         silence = 0.0
-    return round(max(0.0, silence, *(now - float(then) for then in in_work)), 3)
+    return round(max(0.0, silence, *(source_now - float(then) for then in in_work)), 3)
 
 
 def semi_sync(values: dict[str, str]) -> dict | None:
@@ -177,14 +187,16 @@ def membership(uuid: str, members: list[dict]) -> dict | None:
 def describe(
     node: dict,
     channels: list[dict],
-    now: float,
     values: dict[str, str] | None = None,
     members: list[dict] | None = None,
+    clocks: dict[str, float] | None = None,
 ) -> dict:
     """Return the state that is served. The role is primary, replica, fenced (read-only, but no replica) or offline.
 
     The secondaries of a replication group are its replicas. A member without a majority, or that only joins yet, is fenced.
+    ``clocks`` is what the clocks of the sources show now, where that is known.
     """
+    now = float(node["clock"])
     group = membership(node["server_uuid"], members or [])
     # The other members are heard all the time, or there is no majority.
     heard = {"receiver": "ON", "heard": now, "heartbeat_interval": 1}
@@ -200,7 +212,11 @@ def describe(
         role = "replica"
     else:
         role = "fenced" if node["super_read_only"] else "primary"
-    lags = {"primary": [0.0], "replica": [lag(channel, now) for channel in channels or appliers] or [None]}
+    lags = {
+        "primary": [0.0],
+        "replica": [lag(channel, now, (clocks or {}).get(channel["source"])) for channel in channels or appliers]
+        or [None],
+    }
     lags = lags.get(role, [None])
     return {
         "role": role,
@@ -210,6 +226,7 @@ def describe(
         "semi_sync": semi_sync(values or {}),
         "group": group,
         **node,
+        "clock": now,
         "opened": None if node["super_read_only"] else float(node["opened"] or 0),
         "super_read_only": bool(node["super_read_only"]),
         "offline_mode": bool(node["offline_mode"]),
@@ -374,6 +391,7 @@ class Node:
     def __init__(self, user: str):
         self.user = user
         self.connection = None
+        self.clocks = {}  # of the sources: what to add to time.monotonic()
 
     def query(self, sql: str, *values: str) -> list[dict]:
         """Return the rows, over a new connection if mysqld has closed the old one."""
@@ -403,7 +421,8 @@ class Node:
     def state(self) -> dict:
         try:
             values = {row["name"]: row["value"] for row in self.query(SEMI_SYNC)}
-            return describe(self.query(NODE)[0], self.query(CHANNELS), time.time(), values, self.query(MEMBERS))
+            clocks = {source: ahead + time.monotonic() for source, ahead in self.clocks.items()}
+            return describe(self.query(NODE)[0], self.query(CHANNELS), values, self.query(MEMBERS), clocks)
         except ConnectionError as error:
             return {**DOWN, "error": str(error)}
 
@@ -423,7 +442,10 @@ class Cache:
         while True:
             for source in self.state()["sources"]:
                 host = f"[{source['source']}]" if ":" in source["source"] else source["source"]
+                asked = time.monotonic()
                 answer = ask(f"http://{host}:{port}/")
+                if "clock" in answer:
+                    self.node.clocks = {**self.node.clocks, source["source"]: answer["clock"] - asked}
                 self.source_seen = remember(self.source_seen, source["source"], answer, time.time())
             time.sleep(interval)
 
