@@ -6,7 +6,7 @@ import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy import faults
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes import routing
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import formatted, quoted
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 BACKENDS = [{"name": "web"}, {"name": "api"}, {"name": "mysql", "mode": "tcp"}]
@@ -37,12 +37,13 @@ def unquoted(word):
 
 
 @given(st.text())
+@example("%%")
 def test_a_quoted_text_is_one_word_of_one_line_and_comes_out_as_it_went_in(text):
     word = quoted(text)
     assert "\n" not in word
     assert not re.search(r'(?<!\\)(\\\\)*["$]', word[1:-1])
     assert unquoted(word) == text
-    assert unquoted(formatted(text)).replace("%%", "%") == text.replace("%%", "%")
+    assert unquoted(formatted(text)).replace("%%", "%") == text
     assert len(re.findall("%", formatted(text))) == 2 * text.count("%")
 
 
