@@ -254,10 +254,13 @@ def _unseen(
     sights = {host: state["source_seen"] for host, state in states.items() if state and state.get("source_seen")}
     if not sights:
         return [f"Nobody knows whether {old} waited for a replica (semi-synchronous replication) at its end."]
-    host, last = max(sights.items(), key=lambda sight: sight[1]["at"])
-    clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(last["at"]))
+    now = now or time.time()
+    # The clocks of the replicas may differ. A state service of a previous version does not say how long ago it was.
+    ago = {host: sight.get("ago", now - sight["at"]) for host, sight in sights.items()}
+    host, last = max(sights.items(), key=lambda sight: (len(GtidSet(sight[1]["gtid_executed"])), -ago[sight[0]]))
+    clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now - ago[host]))
     report.append(
-        f"{host} saw {old} alive until {clock}, {max(0, round((now or time.time()) - last['at']))} s ago. If it went on "
+        f"{host} saw {old} alive until {clock}, {max(0, round(ago[host]))} s ago. If it went on "
         "without a replica for longer than its semi-synchronous time-out, what it accepted then is on it alone."
     )
     lacking = GtidSet(last["gtid_executed"]) - held

@@ -267,6 +267,50 @@ def test_of_two_open_nodes_the_one_that_was_opened_last_is_the_primary(mine, pee
     assert mysql_state.rival(mine, {"http://192.0.2.13:9201/": peer}) == ("http://192.0.2.13:9201/" if yields else None)
 
 
+@pytest.mark.parametrize(
+    ("mine", "peer", "yields"),
+    [
+        pytest.param(1, 2, True, id="the successor, whose clock is slow"),
+        pytest.param(2, 1, False, id="the predecessor, whose clock is fast"),
+        pytest.param(0, 1, True, id="open since before there were terms"),
+        pytest.param(2, 2, None, id="two in one term: by the clock"),
+        pytest.param(2, None, None, id="the peer has a previous version: by the clock"),
+        pytest.param(None, 2, None, id="this node has a previous version: by the clock"),
+    ],
+)
+def test_the_higher_term_is_the_primary_whatever_the_clocks_say(mine, peer, yields):
+    terms = [{} if term is None else {"term": term} for term in (mine, peer)]
+    for here, there in ((1, 2), (2, 1)):
+        one, two = {**opened(here), **terms[0]}, {**opened(there, 2), **terms[1]}
+        expected = here < there if yields is None else yields
+        assert bool(mysql_state.rival(one, {"peer": two})) is expected
+        assert bool(mysql_state.rival(two, {"peer": one})) is not expected
+
+
+CLOSED = state(super_read_only=1)
+
+
+@pytest.mark.parametrize(
+    ("before", "here", "known", "after"),
+    [
+        pytest.param(None, CLOSED, 4, (4, None), id="a new node has what the others have"),
+        pytest.param(None, opened(7), 4, (0, 7), id="open since before this service had terms"),
+        pytest.param((4, None), opened(7), 3, (5, 7), id="opened"),
+        pytest.param((4, None), opened(7), 6, (7, 7), id="opened after others, of which it has not heard"),
+        pytest.param((5, 7), opened(7), 9, (5, 7), id="still the same opening, whatever others have"),
+        pytest.param((5, 7), CLOSED, 4, (5, 7), id="closed"),
+        pytest.param((5, 7), mysql_state.DOWN, 4, (5, 7), id="down"),
+        pytest.param((5, 7), state([{}], super_read_only=1), 6, (6, 7), id="a replica now, of its successor"),
+        pytest.param((5, 7), opened(6), 5, (6, 6), id="opened again, by a clock that was set back"),
+        pytest.param((5, 7), opened(None), 5, (5, 7), id="open since its start: nobody has opened it"),
+        pytest.param((5, None), opened(7, 1, [{}]), 5, (5, None), id="a replica that somebody has opened"),
+    ],
+)
+def test_a_term_begins_with_each_opening(before, here, known, after):
+    before, after = (pair and {"term": pair[0], "opened": pair[1]} for pair in (before, after))
+    assert mysql_state.count(before, here, known) == after
+
+
 def test_an_open_node_is_closed_only_once_nobody_can_be_told_that_a_commit_succeeded():
     statements = mysql_state.closing({**sides(), "offline_mode": False})
     gone, closed, back, waits = (
@@ -322,6 +366,32 @@ def test_a_successor_that_falls_silent_still_is_the_successor_until_it_is_no_pee
     assert peers.rival(opened(4)) is None
     listed.write_text("")
     assert peers.rival(opened(2)) is None
+
+
+def test_an_opening_has_the_term_after_all_that_anybody_knows_of_also_after_a_restart_of_the_service(
+    peer, listed, tmp_path
+):
+    listed.write_text(peer.url)
+    peer.state = {**state([{}], super_read_only=1), "term": 6}
+
+    def term():
+        return mysql_state.Term(tmp_path / "term", mysql_state.Peers(listed))
+
+    first = term()
+    assert first.of(mysql_state.DOWN) == 0
+    assert first.of(CLOSED) == 0
+    first.heard = 3
+    assert [first.of(CLOSED), first.of(opened(1)), first.of(opened(1))] == [3, 7, 7]
+    assert [term().of(opened(1)), term().of(CLOSED), term().of(opened(2))] == [7, 7, 8]
+    (tmp_path / "term").write_text("")
+    assert [term().of(CLOSED), term().of(opened(3))] == [0, 7]
+
+
+def test_a_term_that_cannot_be_kept_is_said_and_counts(listed, tmp_path, capsys):
+    listed.write_text("")
+    term = mysql_state.Term(tmp_path / "missing" / "term", mysql_state.Peers(listed))
+    assert [term.of(CLOSED), term.of(opened(1)), term.of(opened(1))] == [0, 1, 1]
+    assert "the term is not kept" in capsys.readouterr().err
 
 
 def test_a_peer_that_never_answers_hinders_nobody(listed):
@@ -443,7 +513,7 @@ def test_monitoring_is_not_told_what_nobody_knows():
     assert not [name for name in seen if "lag" in name or "semi_sync" in name or "source_seen" in name]
 
 
-def test_many_clients_cost_one_query():
+def test_many_clients_cost_one_query(tmp_path, listed):
     class Node:
         asked = 0
 
@@ -452,6 +522,6 @@ def test_many_clients_cost_one_query():
             return mysql_state.DOWN
 
     node = Node()
-    cache = mysql_state.Cache(node)
+    cache = mysql_state.Cache(node, mysql_state.Term(tmp_path / "term", mysql_state.Peers(listed)))
     assert {cache.state()["role"] for _ in range(50)} == {"down"}
     assert node.asked == 1

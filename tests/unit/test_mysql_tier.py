@@ -243,6 +243,17 @@ class TestFailover:
     def test_what_may_be_lost_is_said(self, sight, word):
         assert word in self.choose(nodes(None, replica("server3")), sight=sight)["losses"][0]
 
+    @pytest.mark.parametrize("ahead", [-3600, 3600])
+    def test_the_last_sight_is_found_whatever_the_clocks_of_the_replicas_say(self, ahead):
+        found = nodes(None, replica("server3"), server2=replica("server2"))
+        late = {**SEEN, "gtid_executed": f"{UUIDS['server4']}:1-99", "semi_sync_active": False}
+        for early in (late, {**SEEN, "semi_sync_active": False}):
+            sights = {"server3": {**SEEN, "at": 1000.0 + ahead, "ago": 3.0}, "server2": {**early, "ago": 5.0}}
+            states = {host: {"source_seen": sight} for host, sight in sights.items()}
+            chosen = failover(found, look(found), states, "server3", now=1009.0)
+            assert chosen["losses"] == []
+            assert "server3 saw server4 alive until 1970-01-01 00:16:46 UTC, 3 s ago" in chosen["report"][0]
+
     def test_what_is_in_the_relay_log_is_not_lost(self):
         behind = replica("server3", executed=f"{UUIDS['server4']}:1-50", received=ALL)
         assert self.choose(nodes(None, behind))["losses"] == []

@@ -1,6 +1,6 @@
 """Say over HTTP what this MySQL node may be used for, and reopen a primary that has restarted.
 
-    mysql_state.py serve --address 192.0.2.14 --port 9201 --peers /etc/mysql/webstack-peers
+    mysql_state.py serve --address 192.0.2.14 --port 9201 --peers /etc/mysql/webstack-peers --term /var/lib/mysql-state/term
 
 ``GET /write`` answers 200 when this node accepts writes: read-write, not offline and without a replication channel, and
 no peer was opened after it; of a replication group only its primary does, while it reaches a majority of the members.
@@ -9,7 +9,7 @@ no peer was opened after it; of a replication group only its primary does, while
 ``GET /`` answers 200 when mysqld answers. Otherwise they answer 503, and all of them carry the whole state as JSON.
 ``GET /metrics`` says the same to Prometheus.
 
-    mysql_state.py open --peers /etc/mysql/webstack-peers
+    mysql_state.py open --peers /etc/mysql/webstack-peers --state http://192.0.2.14:9201/
 
 mysqld always starts read-only. This opens it again if every peer still replicates from it; see ``judge``. Then it watches:
 when a peer was opened after this node, the node is closed; see ``rival``. With --stall it also sees to it that no commit
@@ -320,16 +320,32 @@ def judge(mine: dict, peers: dict[str, dict]) -> tuple[str, str]:
     return "open", "every peer replicates from this node" if peers else "there are no peers"
 
 
+def count(before: dict | None, state: dict, known: int) -> dict:
+    """Return the term that this node knows of, and the opening that began it, if that was its own.
+
+    A term begins with each opening of any node, and has the next number, whatever the clocks say: ``known`` is the highest
+    that the others have. mysqld keeps the time of an opening, by which it is recognised on its own node, and forgets it
+    when it restarts, closed. An opening from before this service was there began none.
+    """
+    if before is None:
+        return {"term": known if not state["writable"] else 0, "opened": state["opened"]}
+    if not state["writable"]:
+        return {**before, "term": max(before["term"], known)}
+    if not state["opened"] or state["opened"] == before["opened"]:
+        return before
+    return {"term": max(before["term"], known) + 1, "opened": state["opened"]}
+
+
 def rival(mine: dict, peers: dict[str, dict]) -> str | None:
     """Return the peer that is the primary instead of this node, which is open, too: the node that was opened last is it.
 
-    So a primary that was cut off, and replaced meanwhile, gives way as soon as it sees its successor. mysqld keeps the
-    time of the opening, and forgets it when it restarts, closed. A group knows its primary by itself, and a node that has
-    nothing of what this one has is a stranger.
+    So a primary that was cut off, and replaced meanwhile, gives way as soon as it sees its successor, whose term is higher.
+    The clocks decide between equal terms, and where the state service of one node knows of no terms yet. A group knows its
+    primary by itself, and a node that has nothing of what this one has is a stranger.
     """
 
-    def order(state: dict) -> tuple[float, int]:
-        return state["opened"] or 0.0, -state["server_id"]
+    def order(state: dict, terms: bool) -> tuple[int, float, int]:
+        return state["term"] if terms else 0, state["opened"] or 0.0, -state["server_id"]
 
     def origins(state: dict) -> set[str]:
         return {part.strip().split(":")[0] for part in state["gtid_executed"].split(",")}
@@ -337,7 +353,8 @@ def rival(mine: dict, peers: dict[str, dict]) -> str | None:
     if mine["opened"] is None or mine["sources"] or (mine["group"] and mine["group"]["state"] != "OFFLINE"):
         return None
     for url, peer in peers.items():
-        if peer["writable"] and origins(peer) & origins(mine) and order(peer) > order(mine):
+        terms = "term" in mine and "term" in peer
+        if peer["writable"] and origins(peer) & origins(mine) and order(peer, terms) > order(mine, terms):
             return url
     return None
 
@@ -427,15 +444,48 @@ class Node:
             return {**DOWN, "error": str(error)}
 
 
+class Term:
+    """What ``count`` says, in a file that outlives this service."""
+
+    def __init__(self, file: str, peers: Peers):
+        self.file, self.peers = Path(file), peers
+        self.heard = 0  # from the source
+        try:
+            self.record = json.loads(self.file.read_text())
+        except (OSError, ValueError):
+            self.record = None
+
+    def of(self, state: dict) -> int:
+        known = self.heard
+        if self.record and state["writable"] and state["opened"] != self.record["opened"]:
+            known = max([known, *(said.get("term", 0) for said in self.peers.ask().values())])
+        record = count(self.record, state, known)
+        if record != self.record and state["role"] != "down":
+            self.record = record
+            self.save()
+        return record["term"]
+
+    def save(self) -> None:
+        new = self.file.with_suffix(".new")
+        try:
+            with new.open("w") as file:
+                json.dump(self.record, file)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.file)
+        except OSError as error:
+            say(f"the term is not kept: {error}")
+
+
 class Cache:
     """The state, asked for at most once in CACHE seconds however many ask."""
 
-    def __init__(self, node: Node):
-        self.node = node
+    def __init__(self, node: Node, term: Term):
+        self.node, self.term = node, term
         self.lock = threading.Lock()
         self.good_until = 0.0
         self.last = {"role": "unknown"}
-        self.source_seen = None
+        self.source_seen, self.seen_at = None, 0.0
 
     def watch_source(self, port: int, interval: float = 1.0) -> None:
         """Ask the source of this node what it is, for as long as this service runs. Its state service has the same port."""
@@ -446,6 +496,8 @@ class Cache:
                 answer = ask(f"http://{host}:{port}/")
                 if "clock" in answer:
                     self.node.clocks = {**self.node.clocks, source["source"]: answer["clock"] - asked}
+                    self.seen_at = asked
+                self.term.heard = max(self.term.heard, answer.get("term", 0))
                 self.source_seen = remember(self.source_seen, source["source"], answer, time.time())
             time.sleep(interval)
 
@@ -457,7 +509,9 @@ class Cache:
                     say(f"{self.last['role']} -> {state['role']} {state.get('error', '')}".rstrip())
                 sources = [source["source"] for source in state["sources"]]
                 seen = self.source_seen if self.source_seen and self.source_seen["source"] in sources else None
-                self.last = {**state, "source_seen": seen}
+                if seen:
+                    seen = {**seen, "ago": round(time.monotonic() - self.seen_at, 3)}
+                self.last = {**state, "term": self.term.of(state), "source_seen": seen}
                 self.good_until = time.monotonic() + CACHE
             return self.last
 
@@ -474,19 +528,20 @@ class Peers:
     def urls(self) -> list[str]:
         return self.file.read_text().split()
 
-    def rival(self, mine: dict) -> str | None:
-        """Return what ``rival`` says, after asking all peers at once unless that was just done."""
-        if mine["opened"] is None:
-            return None
+    def ask(self) -> dict[str, dict]:
+        """Return what the peers said last, after asking all at once unless that was just done."""
         with self.lock:
             urls = self.urls
             self.said = {url: said for url, said in self.said.items() if url in urls}
             if urls and time.monotonic() >= self.good_until:
                 with ThreadPoolExecutor(len(urls)) as pool:
                     answers = pool.map(lambda url: (url, ask(url, PEER_ANSWERS_WITHIN)), urls)
-                    self.said.update((url, answer) for url, answer in answers if "server_id" in answer)
+                    self.said |= {url: answer for url, answer in answers if "server_id" in answer}
                 self.good_until = time.monotonic() + PEER_CACHE
-            return rival(mine, self.said)
+            return self.said
+
+    def rival(self, mine: dict) -> str | None:
+        return None if mine["opened"] is None else rival(mine, self.ask())
 
 
 class HTTPServer(ThreadingHTTPServer):
@@ -541,8 +596,8 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing of a request: there are several a second."""
 
 
-def serve(address: str, port: int, peers: Peers) -> None:
-    Handler.cache, Handler.peers = Cache(Node("mysqlstate")), peers
+def serve(address: str, port: int, peers: Peers, term: str) -> None:
+    Handler.cache, Handler.peers = Cache(Node("mysqlstate"), Term(term, peers)), peers
     threading.Thread(target=Handler.cache.watch_source, args=(port,), daemon=True).start()
     HTTPServer.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     HTTPServer((address, port), Handler).serve_forever()
@@ -589,14 +644,19 @@ def reopen(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> Non
         time.sleep(interval)
 
 
-def keep(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> None:
-    """Close this node when it has a rival, and let commits wait for a replica that has gone, for as long as mysqld runs."""
+def keep(node: Node, peers: Peers, stalls: bool, service: str | None = None, interval: float = 1.0) -> None:
+    """Close this node when it has a rival, and let commits wait for a replica that has gone, for as long as mysqld runs.
+
+    Its own state service knows its term. The unit of a previous version does not name that, and is in force until systemd
+    is reloaded: there the clocks decide.
+    """
     while True:
         time.sleep(interval)
         if not (peers.urls or stalls):
             continue
         state = node.state()
-        other = peers.rival(state)
+        mine = ask(service) if service else state
+        other = peers.rival(mine) if peers.urls else None
         setting = arming(state) if stalls else None
         if other:
             say(f"closed: {other} was opened after this node, and is the primary")
@@ -604,7 +664,7 @@ def keep(node: Node, peers: Peers, stalls: bool, interval: float = 1.0) -> None:
             say(f"commits {'wait' if setting == 'ON' else 'do not wait'} while no replica is attached")
         statements = [f"SET GLOBAL rpl_semi_sync_source_wait_no_replica = {setting}"] if setting else []
         try:
-            for statement in closing(state) if other else statements:
+            for statement in closing(mine) if other else statements:
                 node.query(statement)
         except ConnectionError as error:
             say(str(error))
@@ -617,20 +677,22 @@ def main() -> None:
     server.add_argument("--address", required=True)
     server.add_argument("--port", type=int, required=True)
     server.add_argument("--peers", default=os.devnull, metavar="FILE")
+    server.add_argument("--term", default="/var/lib/mysql-state/term", metavar="FILE")
     opener = commands.add_parser(
         "open", help="open this node if it is still the primary, and close it when it no longer is"
     )
     opener.add_argument("--peers", default=os.devnull, metavar="FILE")
+    opener.add_argument("--state", metavar="URL", help="the state service of this node; without it the clocks decide")
     opener.add_argument("--stall", action="store_true", help="do what the command stall does, too")
     commands.add_parser("stall", help="let commits wait for a replica that has gone")
     options = parser.parse_args()
     if options.command == "serve":
-        serve(options.address, options.port, Peers(options.peers))
+        serve(options.address, options.port, Peers(options.peers), options.term)
     node = Node("root")
     if options.command == "open":
         peers = Peers(options.peers)
         reopen(node, peers, options.stall)
-        keep(node, peers, options.stall)
+        keep(node, peers, options.stall, options.state)
     elif options.command == "stall":
         keep(node, Peers(os.devnull), stalls=True)
 
