@@ -168,6 +168,53 @@ def test_a_replica_that_does_not_catch_up_in_time_does_not_take_over_and_the_pri
     assert result["gap"] < 12
 
 
+def set_clock(tier, node, ahead):
+    """Set the clock of mysqld and of the state service so many seconds ahead of this machine's."""
+    tier.on(node, f"python3 -c \"import struct; open('/var/lib/clock', 'r+b').write(struct.pack('q', {ahead}))\"")
+    wait_until(lambda: abs(tier.state(node).get("clock", 0) - time.time() - ahead) < 60, seconds=5)
+
+
+def set_right(tier):
+    for node in tier.nodes:
+        set_clock(tier, node, 0)
+
+
+def fresh(tier, node):
+    """Whether it is given reads by those who want them at most 2 seconds old."""
+    lag = tier.state(node)["lag"]
+    return lag is not None and lag <= 2
+
+
+def test_a_clock_that_jumps_moves_no_primary_and_neither_makes_a_replica_late_nor_hides_that_it_is(tier):
+    primary, replica = tier.primary(), tier.replicas()[0]
+
+    def all_fresh():
+        return all(fresh(tier, node) for node in tier.nodes)
+
+    fault = "the clock of the primary, then of a replica, jumps an hour ahead, two hours back, and is set right"
+    try:
+        with tier.ledger(fault) as ledger, asking(tier.writable, pause=0.1) as open_nodes:
+            for node, hides_lateness in ((primary, 3600), (replica, -3600)):
+                for ahead in (3600, -3600, 0):
+                    set_clock(tier, node, ahead)
+                    time.sleep(1.5)  # within which the replicas ask the primary for its clock
+                    wait_until(all_fresh, seconds=5)
+                    with asking(all_fresh) as seen:
+                        time.sleep(1)
+                    assert all(seen)
+                    if ahead == hides_lateness:
+                        with late(tier, replica):
+                            wait_until(lambda: not fresh(tier, replica), seconds=5)
+                        wait_until(all_fresh, seconds=5)
+                ledger.wait_for_write()
+    finally:
+        set_right(tier)
+    assert [nodes for nodes in open_nodes if nodes != [primary]] == []
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == [primary]
+    assert result["gap"] < 2
+
+
 def test_a_replica_takes_the_place_of_a_primary_that_is_lost(tier):
     old = tier.primary()
     with tier.ledger("the primary's server is lost (failover.yml)") as ledger:
