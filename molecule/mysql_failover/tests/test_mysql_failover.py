@@ -242,10 +242,12 @@ def test_a_replica_takes_the_place_of_a_primary_that_is_lost(tier):
 
 def test_a_primary_that_was_cut_off_stays_closed_when_the_network_heals(tier, tmp_path):
     old = tier.primary()
-    with tier.ledger("the primary is cut off from all others (failover.yml), and comes back unchanged") as ledger:
+    fault = "the primary is cut off from all others, replaced by one whose clock is an hour behind (failover.yml), and comes back unchanged"
+    with tier.ledger(fault) as ledger:
         tier.cut(old)
         try:
             new = tier.most_advanced([node for node in tier.nodes if node != old])
+            set_clock(tier, new, -3600)
             done = promote(tier, new, *tier.out_of_reach(old, tmp_path))
             assert tier.writable() == [new], text(done)
             ledger.wait_for_write()
@@ -255,6 +257,7 @@ def test_a_primary_that_was_cut_off_stays_closed_when_the_network_heals(tier, tm
             assert [nodes for nodes in seen if nodes != [new]] == []
         finally:
             tier.on(old, "nft delete table inet cut", check=False)
+            set_right(tier)
     assert nodes_in_turn(ledger.nothing_is_lost()) == [old, new]
     bring_back(tier, old)
 
