@@ -255,12 +255,15 @@ def test_what_cannot_be_restored_is_refused_and_nothing_changes(mistake, options
 
 def test_a_restore_to_a_transaction_has_every_acknowledged_row_and_leaves_a_fenced_node(mistake):
     uuid = sql(REPLICA, "SELECT @@server_uuid")
+    keys = REPLICA.check_output("sha256sum /var/lib/mysql/*.pem")
     done = restore(restore_before_gtid=mistake["gtid"], restore_over="mysql-backup-replica")
     assert done.returncode == 0, done.stdout
     assert rows() == mistake["rows"]
     assert sql(REPLICA, "SELECT @@super_read_only") == "1"
     assert sql(REPLICA, "SHOW REPLICA STATUS") == ""
     assert sql(REPLICA, "SELECT @@server_uuid") != uuid
+    assert sql(REPLICA, "SHOW STATUS LIKE 'Innodb_redo_log_enabled'").split()[1] == "ON"
+    assert REPLICA.check_output("sha256sum /var/lib/mysql/*.pem") == keys
     assert REPLICA.run("curl --silent --fail http://172.30.72.12:9201/write").rc != 0
     assert REPLICA.run("ls /var/lib/mysql-files/webstack/restore").rc != 0
 

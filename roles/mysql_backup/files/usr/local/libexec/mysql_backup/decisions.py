@@ -228,14 +228,13 @@ def instance_options(directory: Path, settings: dict, memory: int) -> str:
         **{"pid_file": directory / "mysqld.pid", "log_error": directory / "error.log", "tmpdir": directory},
         **{"skip_networking": "ON", "mysqlx": "OFF", "server_id": SCRATCH_SERVER_ID, "super_read_only": "ON"},
         **{"skip_log_bin": None, "gtid_mode": "ON", "enforce_gtid_consistency": "ON", "event_scheduler": "OFF"},
-        **{
-            "relay_log": "relay",
-            "relay_log_recovery": "OFF",
-            "skip_replica_start": "ON",
-            "replica_parallel_workers": 4,
-        },
+        **{"relay_log": "relay", "relay_log_recovery": "OFF", "skip_replica_start": "ON"},
+        **{"replica_parallel_workers": 4, "replica_preserve_commit_order": "OFF"},
+        # Keys for connections over a network, which it does not have, take long to make. The last option is deprecated.
+        **{"auto_generate_certs": "OFF", "caching_sha2_password_auto_generate_rsa_keys": "OFF"},
+        **{"loose_sha256_password_auto_generate_rsa_keys": "OFF"},
         **{"performance_schema": "OFF", "innodb_buffer_pool_size": memory, "innodb_doublewrite": "OFF"},
-        **{"innodb_flush_log_at_trx_commit": 0, "innodb_redo_log_capacity": "1G", "max_allowed_packet": "1G"},
+        **{"innodb_flush_log_at_trx_commit": 0, "max_allowed_packet": "1G"},
         **settings,
     }
     return "".join(

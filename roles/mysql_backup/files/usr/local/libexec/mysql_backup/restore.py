@@ -68,6 +68,8 @@ def apply(server: Server, data: Path, target: Target) -> None:
         "CHANGE REPLICATION SOURCE TO RELAY_LOG_FILE = 'relay-restore.000001', RELAY_LOG_POS = 4, SOURCE_HOST = 'restore'"
         f" {channel}"
     )
+    # If this is interrupted, all of it is thrown away. The redo log is on again before the files count.
+    server.query("ALTER INSTANCE DISABLE INNODB REDO_LOG")
     until = f"UNTIL SQL_BEFORE_GTIDS = '{target.stop_before}'" if target.stop_before else ""
     server.query(f"START REPLICA SQL_THREAD {until} {channel}")
     told = time.monotonic()
@@ -87,12 +89,14 @@ def apply(server: Server, data: Path, target: Target) -> None:
     if missing:
         raise Refused(f"The binary logs were applied, and {missing} is missing.")
     server.query(f"RESET REPLICA ALL {channel}")
+    server.query("ALTER INSTANCE ENABLE INNODB REDO_LOG")
 
 
 def replace_data(data: Path) -> None:
-    """Put the restored files in the place of the node's. What SET PERSIST and Debian's package have noted there stays."""
-    for kept in (*DATA_DIRECTORY.glob("mysqld-auto.cnf"), *DATA_DIRECTORY.glob("debian-*.flag")):
-        subprocess.run(["cp", "--archive", str(kept), str(data)], check=True)
+    """Put the restored files in the place of the node's. What SET PERSIST and Debian's package have noted there stays, and its keys."""
+    for pattern in ("mysqld-auto.cnf", "debian-*.flag", "*.pem"):
+        for kept in DATA_DIRECTORY.glob(pattern):
+            subprocess.run(["cp", "--archive", str(kept), str(data)], check=True)
     DATA_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
     for path in list(DATA_DIRECTORY.iterdir()):
         if path.is_dir() and not path.is_symlink():
@@ -100,12 +104,9 @@ def replace_data(data: Path) -> None:
                 shutil.rmtree(path)
         else:
             path.unlink()
-    if os.stat(data).st_dev == os.stat(DATA_DIRECTORY).st_dev:
-        for path in list(data.iterdir()):
-            path.rename(DATA_DIRECTORY / path.name)
-    else:
-        subprocess.run(["cp", "--archive", f"{data}/.", str(DATA_DIRECTORY)], check=True)
+    subprocess.run(["mv", f"--target-directory={DATA_DIRECTORY}", *map(str, data.iterdir())], check=True)
     shutil.chown(DATA_DIRECTORY, "mysql", "mysql")
+    subprocess.run(["sync", "--file-system", str(DATA_DIRECTORY)], check=True)  # mysqld has not written all of it
 
 
 @contextlib.contextmanager
