@@ -11,8 +11,8 @@ short_description: Write several files as one change, validated together
 version_added: 0.1.0
 author: The foobar.webstack founders (@foobar)
 description:
-  - Writes all files of one configuration, then runs a command that judges them in their place.
-    When it refuses them, every file is put back as it was and the task fails.
+  - Writes all files of one configuration, then runs a command that judges them in their place, and reloads the service that reads them.
+    When either refuses them, every file is put back as it was and the task fails.
   - M(ansible.builtin.template) validates one file, at another path. That cannot judge a fragment that is only valid
     with its neighbours, or a file that mandatory access control lets the program read in its place alone.
   - One task for many files also costs one connection to the host, not one for each file.
@@ -83,6 +83,14 @@ options:
       - While it runs, the files that it may refuse are in their place.
       - In check mode nothing is written and the command does not run.
     type: str
+  reload:
+    description:
+      - Service that reads the files, as systemd names it. After a change that O(validate) has let through it is reloaded, if it is active.
+      - When it cannot be reloaded, every file is put back as it was, and the task fails with what the service has said. So files that are
+        not in use never stay, and the next run tries again.
+      - Where one of the files is in C(/etc/systemd), systemd reads its units first.
+    type: str
+    version_added: 0.2.0
 attributes:
   check_mode:
     description: Predicts the change without making it.
@@ -116,6 +124,14 @@ EXAMPLES = r"""
     name: mysql
     state: restarted
   when: "'/etc/mysql/mysql.conf.d/zz-site.cnf' in files.changed_files"
+
+- name: Configure HAProxy, which keeps what it has when it cannot take over with the new
+  foobar.webstack.config_files:
+    files:
+      - path: /etc/haproxy/haproxy.cfg
+        content: "{{ lookup('ansible.builtin.template', 'etc/haproxy/haproxy.cfg.j2') }}"
+    validate: haproxy -c -f /etc/haproxy/haproxy.cfg
+    reload: haproxy
 """
 
 RETURN = r"""
@@ -130,6 +146,7 @@ changed_files:
 import contextlib
 import os
 import tempfile
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -291,8 +308,8 @@ class StaleFile(File):
 
 
 def write(module: AnsibleModule, paths: list[Directory | File]) -> None:
-    """Write directories and files and let the command judge them, or end the module with all of them as they were."""
-    command = module.params["validate"]
+    """Write directories and files and let command and service judge them, or end the module with all of them as they were."""
+    command, service = module.params["validate"], module.params["reload"]
     try:
         for path in paths:
             path.write()
@@ -301,10 +318,32 @@ def write(module: AnsibleModule, paths: list[Directory | File]) -> None:
             if code:
                 said = (error or out).strip()
                 module.fail_json(msg=f"{command} refused the files, all are as they were: {said}", rc=code)
+        if service:
+            read_units(module, paths)
+            reload(module, service)
     except BaseException:  # SystemExit of a failed module too
         for path in reversed(paths):
             path.restore()
+        if service:
+            read_units(module, paths)
         raise
+
+
+def read_units(module: AnsibleModule, paths: list[Directory | File]) -> None:
+    if any(path.path.startswith("/etc/systemd/") for path in paths):
+        module.run_command(["systemctl", "daemon-reload"])
+
+
+def reload(module: AnsibleModule, service: str) -> None:
+    begun = int(time.time())
+    code, _, error = module.run_command(["systemctl", "try-reload-or-restart", service])
+    if code:
+        module.run_command(["journalctl", "--sync"])
+        # On its standard output and error, and not what it logs of its work.
+        matches = [f"_SYSTEMD_UNIT={service}.service", "_TRANSPORT=stdout"]
+        _, said, _ = module.run_command(["journalctl", "--quiet", "--output=cat", f"--since=@{begun}", *matches])
+        msg = f"{service} could not be reloaded with the files, all are as they were: {(said or error).strip()}"
+        module.fail_json(msg=msg, rc=code)
 
 
 def main():
@@ -320,6 +359,7 @@ def main():
             },
             "directories": {"type": "list", "elements": "dict", "default": [], "options": DIRECTORY_SPEC},
             "validate": {"type": "str"},
+            "reload": {"type": "str"},
         },
         supports_check_mode=True,
     )

@@ -1,4 +1,4 @@
-"""What a changed configuration does to load balancers that serve. Each fixture changes it once more, and the last one changes it back."""
+"""What a changed configuration does to load balancers that serve. Each fixture changes it once more, and the last test changes it back."""
 
 import json
 import socket
@@ -54,7 +54,10 @@ CHOICES = {
     "haproxy_methods": [],
     "haproxy_blocked_paths": [],
     "haproxy_client_header": PROXYS_HEADER,
-    "edge_frontends": [*VARIABLES["edge_frontends"], REGION_PORT],
+    "edge_frontends": [
+        *(frontend for frontend in VARIABLES["edge_frontends"] if frontend["name"] != "narrow"),
+        REGION_PORT,
+    ],
 }
 
 
@@ -62,7 +65,6 @@ CHOICES = {
 def _home_again():
     wait_until(at_home)
     yield
-    applied()
     wait_until(at_home)
 
 
@@ -249,14 +251,39 @@ def test_a_changed_map_is_used_at_once_by_the_process_that_runs_and_fails_no_req
         assert region(lb, EU) == "us"
 
 
-def test_a_process_that_cannot_take_over_is_reported_and_the_old_one_serves():
-    run(LB1, "systemd-run --unit=taken --quiet python3 -m http.server 8099")
+@pytest.mark.usefixtures("chosen")
+def test_a_configuration_that_cannot_be_loaded_is_put_back_and_comes_with_the_next_run():
+    """Another program has the port of the frontend narrow, which comes back with the scenario's own configuration.
+
+    At one load balancer it listens, and HAProxy need not try; at the other it does not, and a reload must fail to find out.
+    """
+    bound = "import socket, time; s = socket.socket(); s.bind((str(), 8090)); time.sleep(600)"
+    by_hand = "frontend by-hand\n    mode http\n    bind :8090\n"
+    run(LB1, "systemd-run --unit=taken --quiet python3 -m http.server 8090")
+    run(LB2, f"systemd-run --unit=taken --quiet python3 -c '{bound}'")
     try:
-        wait_until(lambda: "8099" in run(LB1, "ss --listening --tcp --numeric"))
-        taken = {"name": "taken", "bind": [{"port": 8099}], "default_backend": "web"}
-        refused = converge(f"--limit={LB1}", edge_frontends=[*VARIABLES["edge_frontends"], taken])
-        assert refused.returncode == 2
-        assert "Unable to reload service haproxy" in refused.stdout
-        assert set(served_by(LB1)) == BOTH
+        wait_until(lambda: ":8090 " in run(LB1, "ss --listening --tcp --numeric"))
+        before = {lb: (files(lb), workers(lb)) for lb in LBS}
+        with visitors(LB1) as visit:
+            refused = converge()
+            run(LB1, f"cp -p /etc/haproxy/haproxy.cfg /root; printf '{by_hand}' >>/etc/haproxy/haproxy.cfg")
+            said = run(LB1, "! systemctl reload haproxy 2>&1 && journalctl --unit haproxy --since -5s --output cat")
+            run(LB1, "mv /root/haproxy.cfg /etc/haproxy/")
+        assert visit.result["statuses"].keys() == {"200"}
+        assert refused.stdout.count("failed=1 ") == len(LBS)
+        assert "frontend narrow: bind *:8090: python3 (pid " in refused.stdout
+        assert "frontend by-hand: bind :8090: python3 (pid " in said
+        assert "haproxy could not be reloaded with the files, all are as they were" in refused.stdout
+        assert "cannot bind socket (Address already in use) for [0.0.0.0:8090]" in refused.stdout
+        for lb in LBS:
+            assert files(lb) == before[lb][0]
+            assert workers(lb) <= before[lb][1]
+        # A later crash finds no states of servers.
+        assert [run(lb, "ls /var/lib/haproxy | grep state || true") for lb in LBS] == ["", ""]
     finally:
-        run(LB1, "systemctl stop taken")
+        for lb in LBS:
+            run(lb, "systemctl stop taken")
+        applied()
+    for lb in LBS:
+        assert ask(lb, scheme="http", port=8090).status == 200
+        assert region(lb, EU) == "eu"

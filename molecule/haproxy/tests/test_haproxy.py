@@ -592,3 +592,43 @@ def test_a_certificate_that_another_program_keeps_wins_and_the_listed_one_answer
 
 def test_the_configuration_gives_no_warning(lb):
     run(lb, "haproxy -dW -c -f /etc/haproxy/haproxy.cfg")
+
+
+def test_a_bind_is_refused_where_haproxy_itself_could_not_have_it(lb):
+    """In a network that is all of its own, where others listen."""
+    listeners = {
+        "TCP4-LISTEN:9001,bind=127.0.0.1": {":9001": True, "127.0.0.2:9001": False, "[::]:9001 v6only": False},
+        "TCP6-LISTEN:9002,ipv6only=0": {"*:9002": True},
+        "TCP6-LISTEN:9003,ipv6only=1": {"*:9003": False},
+        "TCP6-LISTEN:9004,ipv6only=0,bind=[::ffff:127.0.0.1]": {"127.0.0.1:9004": True},
+        "TCP6-LISTEN:9005,bind=[::1]": {":::9005": True, "ipv4@*:9005": False},
+        "TCP4-LISTEN:9012": {"127.0.0.1:9010-9013": True},
+        "UDP4-RECV:9013": {"*:9014": False, "/run/own.sock": False},
+    }
+    binds = {bind: taken for binds in listeners.values() for bind, taken in binds.items()}
+    lines = ["log-forward logs", "dgram-bind :9013", "frontend ports", *(f"bind {bind}" for bind in binds)]
+    script = [
+        "ip link set lo up",
+        *(f"socat -u {listener} /dev/null &" for listener in listeners),
+        f"until [ $(ss --no-header --listening --tcp --udp | wc -l) = {len(listeners)} ]; do sleep 0.1; done",
+        "cat >/run/own.cfg <<END",
+        *lines,
+        "END",
+        "mount --bind /run/own.cfg /etc/haproxy/haproxy.cfg",
+        "! /usr/local/libexec/haproxy-check 2>&1",
+        "! haproxy -db -f /etc/haproxy/haproxy.cfg 2>&1",
+        "kill $(jobs -p); rm -f /run/own.*",
+    ]
+    command = ["docker", "exec", "--interactive", lb, "timeout", "20", "unshare", "--net", "--mount", "bash", "-e"]
+    output = lab.run(*command, input="\n".join(script)).stdout
+    expected = {f"bind {bind}" for bind, taken in binds.items() if taken} | {"dgram-bind :9013"}
+    found = {lines[int(number) - 1] for number in re.findall(r"haproxy.cfg:(\d+)\] .*Address already in use", output)}
+    assert found == expected
+    assert (
+        set(
+            re.findall(
+                r"^(?:log-forward logs|frontend ports): (.+): socat \(pid \d+\) listens on", output, re.MULTILINE
+            )
+        )
+        == expected
+    )

@@ -265,6 +265,29 @@ def test_what_cannot_work_is_refused_and_what_was_served_stays(tmp_path):
         assert request(web).status == 200
 
 
+def test_a_configuration_that_cannot_be_used_is_put_back_and_what_was_served_stays():
+    """Another program has a port, which nginx -t does not see."""
+    inside = [testinfra.get_host(f"docker://{web}") for web in WEB]
+    state = "sha256sum /etc/nginx/nginx.conf; pgrep --parent $(cat /run/nginx.pid)"
+    for host in inside:
+        host.check_output("systemd-run --unit=taken --quiet python3 -m http.server 8099")
+    try:
+        for host in inside:
+            lab.wait_until(lambda host=host: ":8099 " in host.check_output("ss --listening --tcp --numeric"))
+        before = [host.check_output(state) for host in inside]
+        with ExitStack() as stack:
+            seen = [stack.enter_context(lab.asking(lambda web=web: request(web).status)) for web in WEB]
+            run = converge(nginx_server_config="listen 8099;")
+        assert run.stdout.count("failed=1 ") == len(WEB)
+        assert "nginx could not be reloaded with the files, all are as they were" in run.stdout
+        assert "bind() to 0.0.0.0:8099 failed (98: Address already in use)" in run.stdout
+        assert [host.check_output(state) for host in inside] == before
+        assert [set(answers) for answers in seen] == [{200}, {200}]
+    finally:
+        for host in inside:
+            host.check_output("systemctl stop taken")
+
+
 def test_a_new_release_is_switched_to_without_a_failed_request_and_old_ones_go(tmp_path):
     def browse(web):
         response = request(web)
