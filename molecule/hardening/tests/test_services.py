@@ -163,7 +163,7 @@ def test_a_service_that_is_no_longer_listed_loses_its_sandbox_and_nothing_is_res
         assert "Another sandbox, or none, from the next start on: nginx." in " ".join(done.stdout.split())
         assert processes() == before
         assert exposure() > 9
-        assert hosts.run(STABLE, f"ls {directory}") == "theirs.conf\n"
+        assert hosts.run(STABLE, f"ls {directory}") == "reload.conf\ntheirs.conf\n"
     finally:
         done = hosts.converge(hardening_restart_services=True)
         hosts.run(STABLE, f"rm {directory}/theirs.conf")
