@@ -59,17 +59,60 @@ def test_a_killed_mysqld_comes_back_and_opens_itself_again(tier):
     assert nodes_in_turn(ledger.nothing_is_lost()) == [primary]
 
 
-def test_the_primary_moves_from_node_to_node_under_load(tier):
-    first = tier.primary()
-    second, third = sorted(tier.replicas(), key=lambda node: node == PLANNED)
-    route = [first, third, second]
-    with tier.ledger("planned move of the primary, twice (switchover.yml)") as ledger:
-        for node in route[1:]:
-            tier.do("switchover", primary=node)
-            ledger.wait_for_write()
-            assert tier.primary() == node
+# Makes a newer version of the packages: the same content, and the scripts that an upgrade runs.
+NEWER = """
+set -e
+mkdir /srv/newer
+cd /srv/newer
+apt-get download -qq mysql-server mysql-server-core
+for package in *.deb; do
+  dpkg-deb --raw-extract $package tree
+  sed -E -i 's/^Version: .*/&+newer/; s/(mysql-server-core \\(= [^)]+)/\\1+newer/' tree/DEBIAN/control
+  dpkg-deb -Znone --build tree $package >/dev/null
+  rm -r tree
+done
+"""
+UPGRADE = "DEBIAN_FRONTEND=noninteractive apt-get install --yes /srv/newer/*.deb"
+VERSIONS = "dpkg-query --show --showformat='${db:Status-Abbrev} ${Version}\\n' mysql-server mysql-server-core"
+
+
+def fresh(tier, node):
+    """Whether it is given reads by those who want them at most 2 seconds old."""
+    lag = tier.state(node).get("lag")
+    return lag is not None and lag <= 2
+
+
+def upgrade(tier, node):
+    tier.on(node, UPGRADE, timeout=120)
+    assert len(re.findall(r"^ii  \S+\+newer$", tier.on(node, VERSIONS).stdout, re.MULTILINE)) == 2
+    wait_until(lambda: fresh(tier, node), seconds=30)
+
+
+def test_the_packages_are_upgraded_on_a_replica_which_takes_over_then_on_the_old_primary(tier):
+    old, replicas = tier.primary(), tier.replicas()
+    new = PLANNED if PLANNED in replicas else replicas[0]  # the next test moves to another one
+    tier.on(new, NEWER, timeout=120)
+    run("sh", "-c", f"docker cp {new}:/srv/newer - | docker cp - {old}:/srv")
+    fault = "the packages are upgraded on a replica, it takes over (switchover.yml), then on the old primary"
+    with tier.ledger(fault) as ledger:
+        upgrade(tier, new)
+        tier.do("switchover", primary=new)
+        upgrade(tier, old)
+        ledger.wait_for_write()
     result = ledger.nothing_is_lost()
-    assert nodes_in_turn(result) == route
+    assert nodes_in_turn(result) == [old, new]
+    assert result["gap"] < 5
+    wait_until(tier.whole, seconds=10)  # which it is not while a replica has a transaction of its own
+
+
+def test_the_primary_moves_under_load(tier):
+    old = tier.primary()
+    new = next(node for node in tier.replicas() if node != PLANNED)
+    with tier.ledger("planned move of the primary (switchover.yml)") as ledger:
+        tier.do("switchover", primary=new)
+        ledger.wait_for_write()
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == [old, new]
     assert result["gap"] < 5
 
 
@@ -177,12 +220,6 @@ def set_clock(tier, node, ahead):
 def set_right(tier):
     for node in tier.nodes:
         set_clock(tier, node, 0)
-
-
-def fresh(tier, node):
-    """Whether it is given reads by those who want them at most 2 seconds old."""
-    lag = tier.state(node)["lag"]
-    return lag is not None and lag <= 2
 
 
 def test_a_clock_that_jumps_moves_no_primary_and_neither_makes_a_replica_late_nor_hides_that_it_is(tier):
