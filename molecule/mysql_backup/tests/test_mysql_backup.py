@@ -321,13 +321,13 @@ def test_everything_is_restored_from_a_copy(mistake):
         time.sleep(0.5)
     streamed()
     assert run_unit("copy")
-    for target in ("/srv/copy", "root@172.30.72.11:/srv/by-ssh/replica", "away:replica"):
+    for target in ("/srv/copy", "root@172.30.72.11:/srv/by-ssh/replica", "away:backups/replica"):
         assert time.time() - metric(f'copy_timestamp_seconds{{target="{target}"}}') < 30
     REPLICA.check_output("systemctl stop mysql && rm -rf /var/lib/mysql/*")
     held = files(REPLICA, "/srv/copy")
     assert "data.tar.zst" in held
-    assert files(PRIMARY, "/srv/by-ssh/replica") == files(PRIMARY, "/srv/by-webdav/replica") == held
-    REPLICA.check_output("rclone --config=/etc/mysql/webstack-rclone.conf copy away:replica /srv/fetched")
+    assert files(PRIMARY, "/srv/by-ssh/replica") == files(PRIMARY, "/srv/by-s3/backups/replica") == held
+    REPLICA.check_output("rclone --config=/etc/mysql/webstack-rclone.conf copy away:backups/replica /srv/fetched")
     done = restore(restore_from="/srv/fetched")
     assert done.returncode == 0, done.stdout
     assert rows() == rows(node=PRIMARY) >= set(acknowledged)
