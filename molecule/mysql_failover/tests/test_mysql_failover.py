@@ -59,7 +59,7 @@ def test_a_killed_mysqld_comes_back_and_opens_itself_again(tier):
     assert nodes_in_turn(ledger.nothing_is_lost()) == [primary]
 
 
-# Makes a newer version of the packages: the same content, and the scripts that an upgrade runs.
+# Makes a repository with a newer version of the packages: the same content, and the scripts that an upgrade runs.
 NEWER = """
 set -e
 mkdir /srv/newer
@@ -70,9 +70,10 @@ for package in *.deb; do
   sed -E -i 's/^Version: .*/&+newer/; s/(mysql-server-core \\(= [^)]+)/\\1+newer/' tree/DEBIAN/control
   dpkg-deb -Znone --build tree $package >/dev/null
   rm -r tree
-done
+  dpkg-deb --field $package
+  printf 'Filename: ./%s\\nSize: %s\\nSHA256: %s\\n\\n' $package $(stat --format=%s $package) $(sha256sum <$package | cut -c -64)
+done >Packages
 """
-UPGRADE = "DEBIAN_FRONTEND=noninteractive apt-get install --yes /srv/newer/*.deb"
 VERSIONS = "dpkg-query --show --showformat='${db:Status-Abbrev} ${Version}\\n' mysql-server mysql-server-core"
 
 
@@ -82,25 +83,22 @@ def fresh(tier, node):
     return lag is not None and lag <= 2
 
 
-def upgrade(tier, node):
-    tier.on(node, UPGRADE, timeout=120)
-    assert len(re.findall(r"^ii  \S+\+newer$", tier.on(node, VERSIONS).stdout, re.MULTILINE)) == 2
-    wait_until(lambda: fresh(tier, node), seconds=30)
-
-
-def test_the_packages_are_upgraded_on_a_replica_which_takes_over_then_on_the_old_primary(tier):
-    old, replicas = tier.primary(), tier.replicas()
-    new = PLANNED if PLANNED in replicas else replicas[0]  # the next test moves to another one
-    tier.on(new, NEWER, timeout=120)
-    run("sh", "-c", f"docker cp {new}:/srv/newer - | docker cp - {old}:/srv")
-    fault = "the packages are upgraded on a replica, it takes over (switchover.yml), then on the old primary"
+def test_the_packages_are_upgraded_replicas_first_then_on_the_old_primary(tier):
+    old = tier.primary()
+    tier.on(old, NEWER, timeout=120)
+    for node in tier.nodes:
+        if node != old:
+            run("sh", "-c", f"docker cp {old}:/srv/newer - | docker cp - {node}:/srv")
+        tier.on(node, "echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list.d/newer.list")
+    fault = "the packages are upgraded on the replicas, one takes over, then on the old primary (rolling_update.yml)"
     with tier.ledger(fault) as ledger:
-        upgrade(tier, new)
-        tier.do("switchover", primary=new)
-        upgrade(tier, old)
+        tier.do("rolling_update", tiers="databases")
         ledger.wait_for_write()
+    for node in tier.nodes:
+        assert len(re.findall(r"^ii  \S+\+newer$", tier.on(node, VERSIONS).stdout, re.MULTILINE)) == 2
     result = ledger.nothing_is_lost()
-    assert nodes_in_turn(result) == [old, new]
+    assert nodes_in_turn(result) == [old, tier.primary()]
+    assert old != tier.primary()
     assert result["gap"] < 5
     wait_until(tier.whole, seconds=10)  # which it is not while a replica has a transaction of its own
 
