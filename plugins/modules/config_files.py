@@ -336,13 +336,13 @@ def read_units(module: AnsibleModule, paths: list[Directory | File]) -> None:
 
 def reload(module: AnsibleModule, service: str) -> None:
     begun = int(time.time())
-    code, _, error = module.run_command(["systemctl", "try-reload-or-restart", service])
+    code, out, error = module.run_command(["systemctl", "try-reload-or-restart", service])
     if code:
         module.run_command(["journalctl", "--sync"])
         # On its standard output and error, and not what it logs of its work.
         matches = [f"_SYSTEMD_UNIT={service}.service", "_TRANSPORT=stdout"]
-        _, said, _ = module.run_command(["journalctl", "--quiet", "--output=cat", f"--since=@{begun}", *matches])
-        msg = f"{service} could not be reloaded with the files, all are as they were: {(said or error).strip()}"
+        said = module.run_command(["journalctl", "--quiet", "--output=cat", f"--since=@{begun}", *matches])[1]
+        msg = f"{service} could not be reloaded with the files, all are as they were: {(said or error or out).strip()}"
         module.fail_json(msg=msg, rc=code)
 
 

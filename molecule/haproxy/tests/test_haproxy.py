@@ -615,7 +615,7 @@ def test_a_bind_is_refused_where_haproxy_itself_could_not_have_it(lb):
         *lines,
         "END",
         "mount --bind /run/own.cfg /etc/haproxy/haproxy.cfg",
-        "! /usr/local/libexec/haproxy-check 2>&1",
+        "! /usr/bin/python3 -I /usr/local/libexec/haproxy_check.py 2>&1",
         "! haproxy -db -f /etc/haproxy/haproxy.cfg 2>&1",
         "kill $(jobs -p); rm -f /run/own.*",
     ]

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Ansible managed: role foobar.webstack.haproxy
 """Refuse a configuration that HAProxy cannot load: one that it does not understand, or in which another program has a port.
 
@@ -29,9 +28,10 @@ def listeners():
     """Return protocol, port, networks, address and programs of every socket that listens."""
     run = subprocess.run(["ss", "-Hlntup"], check=True, stdout=subprocess.PIPE, text=True)
     for line in run.stdout.splitlines():
-        protocol, _, _, _, local, _, *users = line.split(maxsplit=6)
+        protocol, *columns = line.split(maxsplit=6)
+        local, users = columns[3], "".join(columns[5:])
         host, port = local.rsplit(":", 1)
-        programs = dict(re.findall(r'"([^"]+)",pid=(\d+)', "".join(users)))
+        programs = dict(re.findall(r'"([^"]+)",pid=(\d+)', users))
         yield protocol, int(port), networks(host, ANY[1:]), local, programs
 
 
@@ -49,7 +49,7 @@ def binds():
             for text in words[0].split(","):
                 kind, host, first, last = re.match(r"(?:(.*)@)?(.*?)(?::(\d+)(?:-(\d+))?)?$", text).groups(default="")
                 protocol = "udp" if keyword == "dgram-bind" or kind.startswith(("quic", "udp")) else "tcp"
-                host = host.replace("*", "") or ("::" if "6" in kind else "0.0.0.0")
+                host = host.replace("*", "") or ("::" if "6" in kind else "0.0.0.0")  # noqa: S104
                 any6 = ANY[1:] if "v6only" in words else ANY
                 try:
                     ports = range(int(first), int(last or first) + 1)
@@ -67,7 +67,7 @@ faults = []
 for name, protocol, ports, wanted in binds():
     on_port = [listener[1:] for listener in listening if listener[0] == protocol and listener[1] in ports]
     # A new process is handed the sockets of the old one.
-    ours = [port for port, taken, _, programs in on_port if taken == wanted and "haproxy" in programs]
+    ours = [port for port, taken, local, programs in on_port if taken == wanted and "haproxy" in programs]
     for port, taken, local, programs in on_port:
         if port in ours or "haproxy" in programs or not any(a.overlaps(b) for a in wanted for b in taken):
             continue
