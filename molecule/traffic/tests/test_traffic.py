@@ -166,7 +166,8 @@ def test_an_upgrade_of_a_load_balancer(site):
         time.sleep(1)
     assert version(site, FIRST, "haproxy").endswith("+newer")
     assert site.on(FIRST, "systemctl show --property MainPID haproxy").stdout != started
-    assert load.result["failed"] <= 2, load.result
+    # What is in flight when the virtual IP goes, or comes back, is reset.
+    assert load.result["failed"] <= len(load.result["sessions"]), load.result
     assert load.result["moved"] == 0, load.result
 
 
