@@ -486,7 +486,7 @@ def kill_while_it_seeds(replica):
 
 
 def progress(node, begun: float) -> str:
-    return node.host.run(f"journalctl --sync; journalctl --since=@{begun:.0f} --grep 'mysql_replica: cop' --output=cat").stdout
+    return node.host.run(f"journalctl --since=@{int(begun)} --grep 'mysql_replica: cop' --output=cat").stdout
 
 
 def test_a_copy_goes_on_when_its_module_is_killed_and_a_node_that_it_emptied_is_never_taken_for_a_replica(
