@@ -1,6 +1,7 @@
 """The database tier of a scenario from outside: its nodes, what is done to them, and what the ledger says of it afterwards."""
 
 import json
+import re
 import subprocess
 import time
 import urllib.error
@@ -14,6 +15,23 @@ from lab import CHECKOUT, run, wait_until
 # (what happened, what the ledger says of it): the table that the tests of a scenario end with.
 FAULTS = []
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+# Makes a repository with a newer version of the packages: the same content, and the scripts that an upgrade runs.
+NEWER = """
+set -e
+mkdir /srv/newer
+cd /srv/newer
+apt-get download -qq mysql-server mysql-server-core
+for package in *.deb; do
+  dpkg-deb --raw-extract $package tree
+  sed -E -i 's/^Version: .*/&+newer/; s/(mysql-server-core \\(= [^)]+)/\\1+newer/' tree/DEBIAN/control
+  dpkg-deb -Znone --build tree $package >/dev/null
+  rm -r tree
+  dpkg-deb --field $package
+  printf 'Filename: ./%s\\nSize: %s\\nSHA256: %s\\n\\n' $package $(stat --format=%s $package) $(sha256sum <$package | cut -c -64)
+done >Packages
+"""
+VERSIONS = "dpkg-query --show --showformat='${db:Status-Abbrev} ${Version}\\n' mysql-server mysql-server-core"
 
 
 def table():
@@ -145,6 +163,18 @@ class Tier:
         """Start a killed node, and wait until its mysqld answers."""
         run("docker", "start", node)
         wait_until(lambda: self.state(node).get("role", "down") != "down")
+
+    def offer_newer_packages(self):
+        """Give all nodes a repository with newer packages of MySQL."""
+        first, *others = self.nodes
+        self.on(first, NEWER, timeout=120)
+        for node in others:
+            run("sh", "-c", f"docker cp {first}:/srv/newer - | docker cp - {node}:/srv")
+        for node in self.nodes:
+            self.on(node, "echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list.d/newer.list")
+
+    def has_newer_packages(self, node):
+        return len(re.findall(r"^ii  \S+\+newer$", self.on(node, VERSIONS).stdout, re.MULTILINE)) == 2
 
     def stall(self, node):
         """Let mysqld hang."""

@@ -242,14 +242,14 @@ def elect(node: dict, peers: dict[str, dict], want: dict) -> list[str]:
         )
     largest = max(held, key=lambda address: len(held[address]))  # of several the first
     if silent and not want["force"]:
-        raise Refusal(
+        raise Passing(
             f"No member has a majority, and {', '.join(silent)} cannot be asked: it may hold what the others lack. Start mysqld there "
             f"and run again. Only if it is lost for ever: force={largest} (mysql_group_force) begins the group again on "
             "that node, without what only a lost one holds. Nothing was changed."
         )
     chosen = (want["force"] if silent else "") or (open_ones or [largest])[0]
     if chosen not in nodes:
-        raise Refusal(f"force: {chosen} cannot be asked. Of those that answer, {largest} holds most.")
+        raise Passing(f"force: {chosen} cannot be asked. Of those that answer, {largest} holds most.")
     for address, transactions in held.items():
         more = transactions - held[chosen]
         if nodes[chosen]["writable"]:  # What it has made since it was asked is no transaction of another's own.

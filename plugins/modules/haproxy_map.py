@@ -33,10 +33,6 @@ options:
     description: Whether a file with another content is replaced. Otherwise only a missing one is written.
     type: bool
     default: true
-  load:
-    description: Whether the running process gets the map. A reload that follows anyway makes it unnecessary.
-    type: bool
-    default: true
   socket:
     description: HAProxy's runtime socket, of level C(admin).
     type: path
@@ -81,8 +77,8 @@ removed:
   sample: 1
 loaded:
   description:
-    - Whether the running process has the new map. V(false) where HAProxy does not run, does not use the map, or does not answer on its socket, and
-      with O(load=false). Then a reload has it.
+    - Whether the running process has the new map. V(false) where HAProxy does not run, does not use the map, or does not answer on its socket.
+      Then a reload has it.
   returned: success
   type: bool
   sample: true
@@ -203,7 +199,7 @@ def write(module: AnsibleModule, text: bytes, old: bytes | None, entries: list[s
     """Write the file and load it; return whether the running process has it. When HAProxy refuses it, all is as it was."""
     path = module.params["path"]
     runtime = Runtime(module.params["socket"])
-    load = module.params["load"] and runtime.uses(path)
+    load = runtime.uses(path)
     if module.check_mode:
         return load
     version = None
@@ -232,7 +228,6 @@ def main():
             "content": {"type": "str"},
             "checksum": {"type": "str"},
             "replace": {"type": "bool", "default": True},
-            "load": {"type": "bool", "default": True},
             "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
         },
         mutually_exclusive=[("src", "content")],

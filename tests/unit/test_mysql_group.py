@@ -271,6 +271,8 @@ def test_only_what_passes_is_asked_for_again():
     passing = {name for name, (found, others, _message) in REFUSED.items() if _passes(found, others)}
     assert passing == {
         "without a majority",
+        "a member that does not answer",
+        "a member whose mysqld is down",
         "others that have lost the majority",
         "transactions that the group lacks",
         "data without transactions, to join with",

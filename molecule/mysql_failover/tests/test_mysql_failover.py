@@ -59,24 +59,6 @@ def test_a_killed_mysqld_comes_back_and_opens_itself_again(tier):
     assert nodes_in_turn(ledger.nothing_is_lost()) == [primary]
 
 
-# Makes a repository with a newer version of the packages: the same content, and the scripts that an upgrade runs.
-NEWER = """
-set -e
-mkdir /srv/newer
-cd /srv/newer
-apt-get download -qq mysql-server mysql-server-core
-for package in *.deb; do
-  dpkg-deb --raw-extract $package tree
-  sed -E -i 's/^Version: .*/&+newer/; s/(mysql-server-core \\(= [^)]+)/\\1+newer/' tree/DEBIAN/control
-  dpkg-deb -Znone --build tree $package >/dev/null
-  rm -r tree
-  dpkg-deb --field $package
-  printf 'Filename: ./%s\\nSize: %s\\nSHA256: %s\\n\\n' $package $(stat --format=%s $package) $(sha256sum <$package | cut -c -64)
-done >Packages
-"""
-VERSIONS = "dpkg-query --show --showformat='${db:Status-Abbrev} ${Version}\\n' mysql-server mysql-server-core"
-
-
 def fresh(tier, node):
     """Whether it is given reads by those who want them at most 2 seconds old."""
     lag = tier.state(node).get("lag")
@@ -85,17 +67,12 @@ def fresh(tier, node):
 
 def test_the_packages_are_upgraded_replicas_first_then_on_the_old_primary(tier):
     old = tier.primary()
-    tier.on(old, NEWER, timeout=120)
-    for node in tier.nodes:
-        if node != old:
-            run("sh", "-c", f"docker cp {old}:/srv/newer - | docker cp - {node}:/srv")
-        tier.on(node, "echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list.d/newer.list")
+    tier.offer_newer_packages()
     fault = "the packages are upgraded on the replicas, one takes over, then on the old primary (rolling_update.yml)"
     with tier.ledger(fault) as ledger:
         tier.do("rolling_update", tiers="databases")
         ledger.wait_for_write()
-    for node in tier.nodes:
-        assert len(re.findall(r"^ii  \S+\+newer$", tier.on(node, VERSIONS).stdout, re.MULTILINE)) == 2
+    assert all(map(tier.has_newer_packages, tier.nodes))
     result = ledger.nothing_is_lost()
     assert nodes_in_turn(result) == [old, tier.primary()]
     assert old != tier.primary()

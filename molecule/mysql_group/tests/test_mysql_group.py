@@ -83,6 +83,18 @@ def test_the_primary_moves_as_planned_and_its_mysqld_is_restarted(tier):
     assert ledger.nothing_is_lost()["gap"] < 10
 
 
+def test_the_packages_are_upgraded_members_first_then_on_the_old_primary(tier):
+    old = tier.primary()
+    tier.offer_newer_packages()
+    with tier.ledger("group: the packages are upgraded, the primary's last (rolling_update.yml)") as ledger:
+        tier.do("rolling_update", tiers="databases")
+        ledger.wait_for_write()
+    assert all(map(tier.has_newer_packages, tier.nodes))
+    result = ledger.nothing_is_lost()
+    assert nodes_in_turn(result) == [old, tier.primary()]
+    assert result["gap"] < 5
+
+
 def test_a_primary_that_is_cut_off_from_the_others_accepts_nothing_although_clients_reach_it(tier):
     old, others = tier.primary(), tier.replicas()
     with tier.ledger("group: the primary is cut off from the other members, not from its clients") as ledger:
