@@ -60,6 +60,19 @@ def test_an_initialisation_that_fails_is_done_again(host):
     assert int(host.check_output("mysql -Nse 'SELECT COUNT(*) FROM information_schema.plugins'")) > 10
 
 
+def test_data_of_a_package_that_was_configured_are_never_taken_for_remains(host):
+    before = uptime(host)
+    lab.run(
+        "ansible",
+        "mysql-server-sid",
+        f"--inventory={os.environ['MOLECULE_SCENARIO_DIRECTORY']}/inventory",
+        "--module-name=ansible.builtin.include_role",
+        "--args=name=foobar.webstack.mysql_server tasks_from=install_again",
+    )
+    assert host.file("/var/lib/mysql/mysql.ibd").exists
+    assert uptime(host) >= before
+
+
 def test_nothing_of_the_role_counts_as_a_transaction(host):
     assert host.check_output("mysql -Nse 'SELECT @@gtid_executed'") == ""
 
