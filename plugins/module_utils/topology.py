@@ -179,7 +179,8 @@ def build(
     flows         [{service, server, address, port, protocol, encrypted, clients, why}], one for each service, server
                   and address; clients are groups, or internet. `host_flows` resolves a host's own to addresses
     backends      {service: [{name, address, port, weight, cookie, check_port}]}; check_port answers for health
-    binds         {service: [{address, port}]}, where the services on virtual IPs and on loopback listen
+    binds         {service: [{address, port, transparent}]}, where the services on virtual IPs and on loopback listen; transparent
+                  stands with a virtual IP alone, which the host may not hold
     certificates  [{name, subject_alt_names}], one for the site and one for each server of another encrypted service
     vrrp          {host: [{name, virtual_router_id, priority, source, peers, virtual_ips}]}
     peers         [{name, address, port}], the load balancers that share their stick tables
@@ -708,9 +709,10 @@ def _backends(
 
 def _binds(services: Mapping[str, Mapping[str, Any]], vips: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Where the services on virtual IPs and on loopback listen; without a virtual IP, on every address."""
-    addresses = {"virtual": [vip.split("/")[0] for vip in vips] or ["*"], "loopback": [LOOPBACK]}
+    virtual = [{"address": vip.split("/")[0], "transparent": True} for vip in vips]
+    addresses = {"virtual": virtual or [{"address": "*"}], "loopback": [{"address": LOOPBACK}]}
     return {
-        name: [{"address": address, "port": service["port"]} for address in addresses[service["address"]]]
+        name: [{**address, "port": service["port"]} for address in addresses[service["address"]]]
         for name, service in services.items()
         if service["address"] in addresses
     }

@@ -81,8 +81,8 @@ def test_a_database_without_its_state_service_answers_for_itself():
 
 def test_services_on_virtual_ips_listen_on_them_or_else_everywhere():
     assert build(virtual_ips=["192.0.2.9/24", "192.0.2.10/24"])["binds"]["https"] == [
-        {"address": "192.0.2.9", "port": 443},
-        {"address": "192.0.2.10", "port": 443},
+        {"address": "192.0.2.9", "port": 443, "transparent": True},
+        {"address": "192.0.2.10", "port": 443, "transparent": True},
     ]
     assert build(virtual_ips=[])["binds"]["https"] == [{"address": "*", "port": 443}]
     assert build()["binds"]["mysql_write"] == [{"address": "127.0.0.1", "port": 6446}]

@@ -47,6 +47,21 @@ def test_http3_comes_through_the_firewall_to_each_virtual_ip(site, balancer):
     assert head.startswith("HTTP/3 200"), head
 
 
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_frontends_and_backends_of_the_inventory_stand_beside_the_sites_own(site, balancer):
+    """See webstack_frontends and webstack_backends in the inventory."""
+    address = VIRTUAL_IPS[balancer]
+    route = f"--resolve {SITE}:443:{address} --cacert /root/ca.crt https://{SITE}/old/page"
+    head = site.on(CLIENT, f"curl -sS -I --max-time 5 {route}").stdout
+    assert "301" in head.splitlines()[0]
+    assert "location: /new/old/page" in head
+    ask = f"curl -sS -o /dev/null -D - --max-time 5 --header 'Host: {SITE}' http://{address}:8081/"
+    answers = site.on(CLIENT, f"for n in $(seq 8); do {ask}; done").stdout
+    servers = re.findall(r"(?i)^x-served-by: (\S+)", answers, re.MULTILINE)
+    assert len(servers) == 8
+    assert len(set(servers)) == 1  # balance: source
+
+
 # Nothing fails.
 
 
