@@ -1,6 +1,7 @@
 """What the site loses while it is worked on, under a constant load of visitors and sessions."""
 
 import re
+import shutil
 import time
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 from conftest import BALANCERS, CLIENT, FIFTH, FIFTH_ADDRESS, INVENTORY, PRIMARY, VIRTUAL_IPS, Load
 
-from lab import SITE, run, wait_until
+from lab import CHECKOUT, SITE, run, wait_until
 
 FIRST, SECOND = BALANCERS
 # Without what guards the site, as molecule.yml has it, and without the packages of that.
@@ -184,6 +185,63 @@ def test_an_upgrade_of_a_load_balancer(site):
     # What is in flight when the virtual IP goes, or comes back, is reset.
     assert load.result["failed"] <= len(load.result["sessions"]), load.result
     assert load.result["moved"] == 0, load.result
+
+
+@pytest.fixture
+def release(tmp_path):
+    """The application and the pages, each with a change."""
+    files = CHECKOUT / "playbooks" / "files"
+    for source, page in {"guestbook": "guestbook/templates/base.html", "www": "index.html"}.items():
+        shutil.copytree(files / source, tmp_path / source)
+        (tmp_path / source / page).open("a").write("<!-- of the new release -->\n")
+    return {"gunicorn_source": str(tmp_path / "guestbook"), "nginx_static_source": str(tmp_path / "www")}
+
+
+def test_a_release_is_deployed_and_taken_back(site, release):
+    def page():
+        return site.on(
+            CLIENT, f"curl -sS --cacert /root/ca.crt --resolve {SITE}:443:{VIRTUAL_IPS[FIRST]} https://{SITE}/"
+        ).stdout
+
+    with Load(
+        "a release of the application and of the pages is deployed (`deploy`), and taken back (`rollback`)"
+    ) as load:
+        site.do("deploy", **release)
+        assert "of the new release" in page()
+        site.do("rollback")
+        assert "of the new release" not in page()
+    assert load.result["failed"] == 0, load.result
+    assert load.result["moved"] == 0, load.result
+
+
+def test_haproxy_and_nginx_are_reloaded(site):
+    with Load("HAProxy and Nginx are reloaded, five times") as load:
+        for _ in range(5):
+            for server in {*BALANCERS, *site.web_servers()}:
+                units = [
+                    unit
+                    for unit, hosts in {"haproxy": BALANCERS, "nginx": site.web_servers()}.items()
+                    if server in hosts
+                ]
+                site.on(server, f"systemctl reload {' '.join(units)}")
+            time.sleep(0.5)
+    assert load.result["failed"] == 0, load.result
+    assert load.result["moved"] == 0, load.result
+
+
+# What fails is in flight.
+
+
+@pytest.mark.parametrize(("server", "what"), [("traffic-server3", "web server"), (FIRST, "load balancer")])
+def test_a_server_is_killed_and_comes_back(site, server, what):
+    with Load(f"a {what} is killed, and comes back") as load:
+        # As without power: a container that is killed still refuses connections for a moment.
+        site.on(server, "ip link set eth0 down")
+        run("docker", "kill", server)
+        time.sleep(6)
+        run("docker", "start", server)
+        wait_until(site.whole)
+    assert load.result["failed"] <= 12, load.result
 
 
 # What is refused, and left as it is.
