@@ -1,10 +1,15 @@
 """What the backup program decides: which backup, which binary logs, how far, and what may go."""
 
+import json
+import os
 import re
 import struct
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.foobar.webstack.plugins.module_utils import gtid
@@ -13,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "roles/mysql_backup/files/usr
 sys.modules["gtid"] = gtid  # which lies beside the others on a host
 import backups  # noqa: E402
 import decisions  # noqa: E402
+import restore  # noqa: E402
 from binlog import previous_gtids, transactions  # noqa: E402
 from common import Refused  # noqa: E402
 from store import Store  # noqa: E402
@@ -315,6 +321,117 @@ def test_no_binary_log_goes_while_there_is_no_backup(logs):
     assert decisions.unneeded(logs.line("", "a:1-3", "a:4-5").lines, []) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("kept", "days"),
+    [
+        pytest.param([], 7, id="without a backup as long as backups are kept"),
+        pytest.param([20, 21, 22], 7, id="with few backups as well"),
+        pytest.param([20, 30, 49], 29, id="as far as they reached when the last one was made"),
+    ],
+)
+def test_binary_logs_on_a_spared_primary_reach_back_as_long_as_backups_are_kept(kept, days):
+    made = [{"begin": NOW - age * DAY, "end": NOW - age * DAY} for age in kept]
+    assert decisions.out_of_reach(made, NOW, 7) == NOW - days * DAY
+
+
+def log_files(name, *ages):
+    written = [NOW - age * DAY for age in ages]
+    files = [decisions.LogFile(Path(f"{name}.{number}"), GtidSet(), at) for number, at in enumerate(written, 1)]
+    return decisions.Line(name, files, GtidSet())
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "gone"),
+    [
+        ([("a", 9, 8, 2, 1)], ["a.1", "a.2"], []),
+        pytest.param([("a", 9, 8)], ["a.1"], [], id="the file that is being written stays"),
+        pytest.param([("a", 9), ("b", 8, 1)], ["b.1"], ["a"], id="a line goes as a whole"),
+        pytest.param([("a", 9, 2), ("b", 1)], ["a.1"], [], id="a line that has ended goes file by file"),
+        pytest.param([("a", 9, 2, 8, 1)], ["a.1"], [], id="no line gets a gap"),
+    ],
+)
+def test_old_binary_logs_go(lines, files, gone):
+    paths, past = decisions.outdated([log_files(*line) for line in lines], NOW - 7 * DAY)
+    assert ([str(path) for path in paths], past) == (files, gone)
+
+
+class Primary:
+    """The directory of the backups on a node that is open for writes, whose binary logs are one transaction a file."""
+
+    def __init__(self, directory, monkeypatch):
+        self.store, self.line = Store(str(directory / "store")), directory / "store/binlogs/uuid.1"
+        self.line.mkdir(parents=True)
+        self.metrics = directory / "webstack_mysql_backup.prom"
+        (self.line / "line.json").write_text(json.dumps({"base": "", "began": 1}))
+        self.config = {**CONFIG, "keep": 2, "keep_days": 7, "metrics_directory": str(directory), "identity": ""}
+        monkeypatch.setattr(backups, "spared", lambda _config: True)
+
+    def logs(self, *ages):
+        for number, age in enumerate(ages, 1):
+            path = self.line / f"binlog.{number:06}"
+            path.write_bytes(log(previous(a=[(1, number - 1)] if number > 1 else []), transaction("a", number)))
+            os.utime(path, (time.time() - age * DAY,) * 2)
+
+    def backup(self, age, executed):
+        made = self.store.full / f"{age}"
+        made.mkdir(parents=True)
+        (made / "manifest.json").write_text(json.dumps(backup("", time.time() - age * DAY, executed)))
+
+    def prune(self):
+        assert backups.prune(self.config, self.store, None) == 0
+        return [int(path.suffix[1:]) for path in sorted(self.line.glob("binlog.*"))]
+
+
+@pytest.fixture
+def primary(tmp_path, monkeypatch):
+    return Primary(tmp_path, monkeypatch)
+
+
+def test_a_spared_primary_without_backups_keeps_no_old_binary_logs(primary, monkeypatch):
+    primary.logs(30, 20, 8, 6, 0)
+    assert primary.prune() == [4, 5]
+    monkeypatch.setattr(backups, "spared", lambda _config: False)
+    primary.logs(30, 20, 8, 6, 0)
+    assert primary.prune() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("since", "left"), [(0, [1, 2, 3, 4, 5, 6]), (5, [3, 4, 5, 6]), (9, [4, 5, 6])])
+def test_backups_of_a_primarys_time_as_a_replica_keep_their_binary_logs_as_long_as_if_backups_went_on(
+    primary, since, left
+):
+    # As a replica it kept what led to any moment of 14 days.
+    primary.logs(*(age + since for age in (13, 10, 6, 1, 0)), 0)
+    primary.backup(since + 14, "")
+    primary.backup(since, "a:1-5")
+    assert primary.prune() == left
+    assert [made["name"] for made in primary.store.backups()] == [f"{since}", f"{since + 14}"]
+    options = SimpleNamespace(until=None, before_gtid=None, name="", no_binlogs=False)
+    _chosen, target = restore.plan(primary.store, options)
+    assert target.expected == gtids("a:1-6")
+
+
+def test_a_backup_whose_binary_logs_have_gone_is_restored_without_any(primary):
+    primary.logs(30, 20, 10, 0)
+    primary.backup(25, "a:1")
+    assert primary.prune() == [4]
+    options = SimpleNamespace(until=None, before_gtid=None, name="", no_binlogs=False)
+    with pytest.raises(Refused, match=r"gap.*restore_binlogs=false"):
+        restore.plan(primary.store, options)
+    options.no_binlogs = True
+    chosen, target = restore.plan(primary.store, options)
+    assert (chosen["name"], target.files, target.expected) == ("25", [], gtids("a:1"))
+
+
+def test_a_primary_that_is_spared_verifies_nothing_and_raises_no_alarm(primary, capsys):
+    primary.backup(25, "a:1")
+    assert backups.verify(primary.config, primary.store, SimpleNamespace(name="", identity="")) == 0
+    assert "it is spared" in capsys.readouterr().err
+    assert not primary.metrics.read_text().strip()
+    assert not (primary.store.path / "verification.json").exists()
+    with pytest.raises(Refused, match="no backup 'other'"):
+        backups.verify(primary.config, primary.store, SimpleNamespace(name="other", identity=""))
+
+
 # The stream.
 
 SERVER = [("binlog.000002", 900), ("binlog.000003", 500)]
@@ -413,8 +530,18 @@ def test_metrics_tell_times_and_not_ages():
 def test_metrics_of_a_node_without_backups_say_never():
     text = decisions.metrics([], {}, {}, {})
     assert "webstack_mysql_backup_timestamp_seconds 0\n" in text
-    assert "webstack_mysql_backup_verify_success 0\n" in text
+    assert "webstack_mysql_backup_verify_timestamp_seconds 0\n" in text
+    assert "verify_success" not in text, "nothing has failed yet"
     assert "stream" not in text
+
+
+def test_metrics_of_a_spared_primary_tell_its_stream_and_copies_alone():
+    made, state = [backup("old", NOW - 30 * DAY)], {"at": NOW - 30 * DAY, "ok": False}
+    text = decisions.metrics(made, state, {"complete": NOW}, {"/srv": NOW}, spared=True)
+    assert re.findall(r"^webstack_mysql_backup_(\w+)", text, re.MULTILINE) == [
+        "stream_timestamp_seconds",
+        "copy_timestamp_seconds",
+    ]
 
 
 CONFIG = {
@@ -471,3 +598,106 @@ def test_a_restored_instance_is_reached_by_its_socket_alone():
         "super_read_only = ON",
     } <= set(options)
     assert "lower_case_table_names = 1" in options
+
+
+# What a restore must not touch.
+
+HELP = """\
+mysqld  Ver 9.7.4 for Linux on x86_64
+  --datadir=name      Path to the database root directory
+
+Variables (--variable-name=value)
+and boolean options {FALSE|TRUE}                             Value (after reading options)
+------------------------------------------------------------ -------------
+datadir                                                      /srv/mysql/
+innodb-undo-directory                                        (No default value)
+log-bin                                                      binlog
+init-connect                                                 
+tmpdir                                                       /srv/tmp
+
+To see what values a running MySQL server is using, type
+'mysqladmin variables' instead of 'mysqld --verbose --help'.
+"""  # noqa: W291
+
+
+def test_the_options_of_mysqld_are_read():
+    assert decisions.options_of(HELP) == {
+        "datadir": "/srv/mysql/",
+        "log-bin": "binlog",
+        "init-connect": "",
+        "tmpdir": "/srv/tmp",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"log-bin": "binlog", "innodb-data-home-dir": "", "innodb-data-file-path": "ibdata1:12M:autoextend"}, []),
+        ({"log-bin": "/srv/mysql/logs/binlog", "innodb-undo-directory": "./"}, []),
+        ({"log-bin": "/var/log/mysql/binlog"}, ["log_bin=/var/log/mysql/binlog"]),
+        (
+            {"relay-log": "../relay", "innodb-log-group-home-dir": "/srv/mysql-redo"},
+            ["relay_log=../relay", "innodb_log_group_home_dir=/srv/mysql-redo"],
+        ),
+    ],
+)
+def test_data_outside_of_the_data_directory_is_found(options, found):
+    assert decisions.elsewhere(options, Path("/srv/mysql")) == found
+
+
+def test_a_restore_replaces_the_data_directory_that_is_configured(monkeypatch):
+    monkeypatch.setattr(restore, "configured", lambda: decisions.options_of(HELP))
+    assert restore.data_directory([Path("/var/backups/mysql")]) == Path("/srv/mysql")
+    with pytest.raises(Refused, match=r"/srv/mysql/backups lies in the data directory .* Nothing was changed"):
+        restore.data_directory([Path("/srv/mysql/backups"), Path("/var/lib/mysql-files/webstack")])
+    monkeypatch.setattr(restore, "configured", lambda: {"datadir": "/srv/mysql/", "log-bin": "/var/log/mysql/binlog"})
+    with pytest.raises(Refused, match=r"log_bin=/var/log/mysql/binlog.*restore_to=side.*Nothing was changed"):
+        restore.data_directory([])
+
+
+@pytest.fixture
+def peer():
+    """The state service of another member, which says what it is told to."""
+    said = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", said
+    server.shutdown()
+    server.server_close()
+
+
+def test_no_member_is_restored_while_its_group_works_without_it(peer, tmp_path, monkeypatch):
+    monkeypatch.setattr(restore, "GROUP_UNIT", tmp_path / "mysql-group.service")
+    restore.refuse_working_group()
+    url, said = peer
+    restore.GROUP_UNIT.write_text(
+        f"[Service]\nExecStart=mysql_group.py --node http://x/ --peer http://127.0.0.1:1/ --peer {url}\n"
+    )
+    for group in ({}, {"group": None}, {"group": {"quorum": False}}):
+        said.update(group)
+        restore.refuse_working_group()
+    said["group"] = {"quorum": True}
+    with pytest.raises(Refused, match=r"group, which works without it \(http://127.*Nothing was changed.*stop mysql"):
+        restore.refuse_working_group()
+
+
+def test_nothing_opens_a_restored_node_nor_takes_it_into_a_group_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(restore, "RUNTIME_UNITS", tmp_path)
+    told = []
+    monkeypatch.setattr(restore, "systemctl", lambda *words: told.append(words))
+    with restore.kept_fenced():
+        for unit in ("mysql-open", "mysql-group"):
+            drop_in = tmp_path / f"{unit}.service.d/restore.conf"
+            assert f"ConditionPathExists=!{drop_in}\n" in drop_in.read_text()
+    assert list(tmp_path.iterdir()) == []
+    assert told == [("daemon-reload",)] * 2

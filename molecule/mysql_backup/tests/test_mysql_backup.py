@@ -54,9 +54,15 @@ def newest():
     return listing()["backups"][0]["name"]
 
 
-def metric(name):
+def metrics():
     text = REPLICA.check_output("cat /var/lib/prometheus/node-exporter/webstack_mysql_backup.prom")
-    return float(re.search(rf"^webstack_mysql_backup_{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])
+    return {
+        name: float(value) for name, value in re.findall(r"^webstack_mysql_backup_(\S+) (\S+)$", text, re.MULTILINE)
+    }
+
+
+def metric(name):
+    return metrics()[name]
 
 
 def run_unit(name):
@@ -94,15 +100,20 @@ def restore_here(options):
     return REPLICA.run(f"{PROGRAM} restore {options}")
 
 
-def restore(*options, **variables):
-    """Run playbooks/restore.yml on the replica; returns the process."""
+def playbook(name, *options, **variables):
+    """Run one of the collection's playbooks; returns the process."""
     done = lab.run(
-        *("ansible-playbook", f"--inventory={SCENARIO}/inventory", *options, f"{lab.CHECKOUT}/playbooks/restore.yml"),
-        f"--extra-vars={json.dumps({'restore_node': 'mysql-backup-replica', **variables})}",
+        *("ansible-playbook", f"--inventory={SCENARIO}/inventory", *options, f"{lab.CHECKOUT}/playbooks/{name}.yml"),
+        f"--extra-vars={json.dumps(variables)}",
         check=False,
         timeout=300,
     )
     return unwrapped(done)
+
+
+def restore(*options, **variables):
+    """Run playbooks/restore.yml on the replica; returns the process."""
+    return playbook("restore", *options, **{"restore_node": "mysql-backup-replica", **variables})
 
 
 def configure(**variables):
@@ -220,6 +231,7 @@ def test_what_is_not_meant_is_refused_and_nothing_changes(mistake):
         restore_over="mysql-backup-primary",
         restore_until="2001-01-01",
         restore_before_gtid="x",
+        restore_binlogs=False,
         restore_to="nowhere",
     )
     assert done.returncode != 0
@@ -227,6 +239,7 @@ def test_what_is_not_meant_is_refused_and_nothing_changes(mistake):
         "restore_node: name the host",
         "restore_over: mysql-backup-primary is not the host",
         "restore_until and restore_before_gtid: give one of them",
+        "restore_binlogs: without binary logs there is no way to 2001-01-01",
         "restore_to: nowhere",
     ):
         assert reason in done.stdout
@@ -268,7 +281,43 @@ def test_a_restore_to_a_transaction_has_every_acknowledged_row_and_leaves_a_fenc
     assert REPLICA.run("ls /var/lib/mysql-files/webstack/restore").rc != 0
 
 
-def test_after_a_restore_the_logs_of_the_undone_future_are_not_applied(mistake):
+@pytest.fixture
+def setting():
+    """Takes a setting of mysqld that is in its configuration, and not applied yet."""
+    file = "/etc/mysql/mysql.conf.d/zzz-test.cnf"
+    yield lambda text: REPLICA.check_output(f"printf '[mysqld]\n{text}\n' >{file}")
+    REPLICA.check_output(f"rm -f {file}")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("log_bin = /var/log/mysql/binlog", "outside of its data directory /var/lib/mysql"),
+        ("datadir = /var/backups", "/var/backups/mysql lies in the data directory /var/backups"),
+    ],
+)
+def test_a_node_whose_data_would_not_be_replaced_alone_and_whole_is_refused(mistake, setting, text, reason):
+    before = state()
+    setting(text)
+    done = restore_here("--over")
+    assert done.rc == 1
+    assert reason in done.stderr
+    assert state() == before
+
+
+@pytest.fixture
+def member():
+    """The replica has what takes a member of a replication group back into it; yields what that leaves behind when it runs."""
+    unit, drop_in = "/etc/systemd/system/mysql-group.service", "/etc/systemd/system/mysql.service.d/webstack-group.conf"
+    REPLICA.check_output(
+        f"printf '[Service]\nType=oneshot\nExecStart=/usr/bin/touch /run/joined\n# --peer http://172.30.72.11:9999/\n' >{unit};"
+        f"printf '[Service]\nExecStartPost=-+/usr/bin/systemctl start mysql-group.service\n' >{drop_in}; systemctl daemon-reload"
+    )
+    yield "/run/joined"
+    REPLICA.check_output(f"rm -f {unit} {drop_in} /run/joined; systemctl daemon-reload")
+
+
+def test_after_a_restore_the_logs_of_the_undone_future_are_not_applied(mistake, member):
     streamed_by = lab.wait_until(lambda: len(listing()["binlogs"]) > 1 and listing()["binlogs"])
     assert streamed_by[-1]["name"] != streamed_by[0]["name"]
     sql(
@@ -281,11 +330,17 @@ def test_after_a_restore_the_logs_of_the_undone_future_are_not_applied(mistake):
     assert done.rc == 1
     assert "go two ways" in done.stderr
     # What it wrote is undone by the same means.
-    done = restore_here(f"--over --before-gtid {mistake['gtid']}")
-    assert done.rc == 0, done.stderr
+    done = restore(restore_before_gtid=mistake["gtid"], restore_over="mysql-backup-replica")
+    assert done.returncode == 0, done.stdout
     assert rows() == mistake["rows"]
+    assert "is in no group" in done.stdout
+    assert "mysql_group_force=172.30.72.12" in done.stdout
+    assert "failover" not in done.stdout
+    assert not REPLICA.file(member).exists, "it would have joined the group again"
     follow_again()
     assert rows() == rows(node=PRIMARY) == {1}
+    REPLICA.check_output("systemctl restart mysql")
+    assert REPLICA.file(member).exists, "as after any other start"
 
 
 def test_the_stream_goes_on_after_a_restart_of_the_server():
@@ -458,12 +513,26 @@ def test_a_backup_without_room_is_refused_and_the_node_is_as_before(small):
 
 def test_the_primary_is_spared_unless_it_is_asked_for():
     count = len(listing()["backups"])
+    sql(REPLICA, "FLUSH LOCAL BINARY LOGS")
+    streamed()
+    lab.wait_until(lambda: listing()["binlogs"][-1]["files"] > 1)
+    line = f"/var/backups/mysql/binlogs/{listing()['binlogs'][-1]['name']}"
+    old = REPLICA.check_output(f"ls {line} | head -1")
+    REPLICA.check_output(f"touch --date='40 days ago' {line}/{old}")
+    assert {"timestamp_seconds", "verify_success", "stream_timestamp_seconds"} <= metrics().keys()
     sql(REPLICA, "STOP REPLICA; SET GLOBAL super_read_only = OFF")
     try:
         done = REPLICA.run(f"{PROGRAM} backup")
         assert done.rc == 0
         assert "it is spared" in done.stderr
         assert len(listing()["backups"]) == count
+        assert REPLICA.run(f"ls {line}/{old}").rc != 0, "the binary logs of a primary would fill its disk"
+        verification = listing()["verification"]
+        assert run_unit("verify")
+        assert listing()["verification"] == verification
+        assert not {"timestamp_seconds", "verify_success"} & metrics().keys(), "neither is due"
+        time.sleep(6)  # the stream exports, too
+        assert not {"timestamp_seconds", "verify_success"} & metrics().keys()
         time.sleep(1)
         assert REPLICA.run(f"{PROGRAM} backup --on-primary").rc == 0
         assert len(listing()["backups"]) == count + 1
@@ -475,3 +544,37 @@ def test_the_timers_run():
     timers = REPLICA.check_output("systemctl list-timers --no-legend 'mysql-backup@*'")
     for work in ("backup", "verify", "copy"):
         assert f"mysql-backup@{work}.timer" in timers
+
+
+def test_a_node_that_was_restored_becomes_the_primary_and_the_others_follow_it():
+    caught_up()
+    held = rows(node=PRIMARY)
+    assert run_unit("backup")
+    with writing(40000) as wanted:
+        time.sleep(0.3)
+    before = executed(PRIMARY)
+    sql(PRIMARY, "DELETE FROM site.note")
+    undone = sql(PRIMARY, f"SELECT GTID_SUBTRACT('{executed(PRIMARY)}', '{before}')")
+    streamed()
+    done = restore(restore_before_gtid=undone, restore_over="mysql-backup-replica", restore_identity="/root/backup.age")
+    assert done.returncode == 0, done.stdout
+    # What the playbook says to do then.
+    assert "stop the one that is writable" in done.stdout
+    choice = {"primary": "mysql-backup-replica", "confirm": "mysql-backup-replica"}
+    refused = playbook("failover", **choice, accept_loss=True)
+    assert "mysql-backup-primary is writable" in refused.stdout
+    PRIMARY.check_output("systemctl stop mysql")
+    done = playbook("failover", **choice, accept_loss=True)
+    assert done.returncode == 0, done.stdout
+    sql(REPLICA, "INSERT site.note VALUES (50000, 'after the restore')")
+    done = playbook("rejoin", node="mysql-backup-primary")
+    assert done.returncode == 0, done.stdout
+    gtids = executed(REPLICA)
+    assert sql(PRIMARY, f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}', 30)") == "0"
+    assert rows(node=PRIMARY) == rows() >= {50000, *held, *wanted}
+    assert "1 transactions" in done.stdout, "what was undone is on the old primary, to look at"
+    done = playbook("switchover", primary="mysql-backup-primary")
+    assert done.returncode == 0, done.stdout
+    sql(PRIMARY, "INSERT site.note VALUES (50001, 'as it was')")
+    caught_up()
+    assert rows() == rows(node=PRIMARY) >= {50000, 50001}

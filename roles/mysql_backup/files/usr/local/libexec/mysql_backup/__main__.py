@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--on-primary", action="store_true", help="also on the primary")
     command("prune", prune, "remove what retention no longer keeps")
     proof = command("verify", verify, "restore a backup into an instance of its own and check every table")
-    proof.add_argument("name", nargs="?", default="", help="the backup (default: the newest)")
+    proof.add_argument(
+        "name", nargs="?", default="", help="the backup (default: the newest, unless this node is the primary)"
+    )
     proof.add_argument("--identity", default="", metavar="FILE", help="age identity of encrypted backups")
     shown = command("list", listing, "show what there is")
     shown.add_argument("--json", action="store_true", help="for programs")
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         help="to the last transaction before this time: 2026-03-01 09:59:30 (UTC), or with an offset",
     )
     where.add_argument("--before-gtid", metavar="UUID:N", help="to the last transaction before this one")
+    where.add_argument("--no-binlogs", action="store_true", help="what the backup holds, and nothing after it")
     back.add_argument("--side", action="store_true", help="into an instance beside the node's own, on a socket alone")
     back.add_argument("--over", action="store_true", help="even if this node holds data, which is lost then")
     back.add_argument(

@@ -14,13 +14,23 @@ from pathlib import Path
 
 from archive import pack, unpack
 from common import Refused, free, read_json, remove, say, used, write
-from decisions import choose, expired, faults, space_fault, stamp, supported, unneeded, version_of
+from decisions import (
+    choose,
+    expired,
+    faults,
+    out_of_reach,
+    outdated,
+    space_fault,
+    stamp,
+    supported,
+    unneeded,
+    version_of,
+)
 from gtid import GtidSet
-from server import Instance, Server, connect
+from server import Instance, Server, connect, spared
 from store import Store, publish
 
 RCLONE_CONFIG = "/etc/mysql/webstack-rclone.conf"
-DATA_DIRECTORY = Path("/var/lib/mysql")
 # Settings that the data files depend on.
 SETTINGS = ("lower_case_table_names", "innodb_page_size", "innodb_data_file_path")
 
@@ -76,11 +86,11 @@ def backup(config: dict, store: Store, options) -> int:
     version = server.row("SELECT VERSION() AS version")["version"]
     supported(version)
     node = server.row(
-        "SELECT @@GLOBAL.super_read_only AS read_only, @@server_uuid AS uuid, @@GLOBAL.gtid_purged AS purged"
+        "SELECT @@GLOBAL.super_read_only AS read_only, @@server_uuid AS uuid, @@GLOBAL.gtid_purged AS purged, @@datadir AS data"
     )
     if not node["read_only"] and not (options.on_primary or config["on_primary"]):
         say("No backup: this node is the primary, and it is spared (--on-primary, mysql_backup_on_primary).")
-        return 0
+        return prune(config, store, options)
     others = server.query(
         "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) AS name FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE'"
         " AND ENGINE <> 'InnoDB' AND TABLE_SCHEMA NOT IN ('information_schema', 'mysql', 'performance_schema', 'sys')"
@@ -89,7 +99,7 @@ def backup(config: dict, store: Store, options) -> int:
     if left_out:
         say(f"left out, since CLONE copies InnoDB alone: {', '.join(left_out)}")
     clone = work_directory(config, "clone")
-    refuse_lack_of_space(clone.parent, store, used(DATA_DIRECTORY, r"(binlog|relay)|#innodb_(redo|temp)|ibtmp"))
+    refuse_lack_of_space(clone.parent, store, used(Path(node["data"]), r"(binlog|relay)|#innodb_(redo|temp)|ibtmp"))
     begin = time.time()
     name = datetime.fromtimestamp(begin, UTC).strftime("%Y%m%dT%H%M%SZ")
     partial = store.full / f"{name}.partial"
@@ -125,18 +135,25 @@ def backup(config: dict, store: Store, options) -> int:
 
 
 def prune(config: dict, store: Store, _options) -> int:
-    for name in expired(store.backups(), time.time(), config["keep"], config["keep_days"]):
+    now, primary = time.time(), spared(config)
+    for name in expired(store.backups(), now, config["keep"], config["keep_days"]):
         say(f"removing the backup {name}")
         remove(store.full / name)
-    files, lines = unneeded(store.lines(), store.backups())
+    kept = store.backups()
+    remove_logs(store, *unneeded(store.lines(), kept))
+    if primary:  # No new backup will ever make the next ones unneeded.
+        remove_logs(store, *outdated(store.lines(), out_of_reach(kept, now, config["keep_days"])))
+    publish(config, store, primary)
+    return 0
+
+
+def remove_logs(store: Store, files: list[Path], lines: list[str]) -> None:
     for path in files:
         say(f"removing the binary log {path}")
         path.unlink()
     for name in lines:
         say(f"removing the binary logs {name}")
         remove(store.binlogs / name)
-    publish(config, store)
-    return 0
 
 
 @contextlib.contextmanager
@@ -176,6 +193,11 @@ def check_tables(server: Server) -> int:
 
 
 def verify(config: dict, store: Store, options) -> int:
+    primary = spared(config)
+    if primary and not options.name:
+        say("Nothing is verified: this node is the primary, and it is spared. Name a backup to verify it all the same.")
+        publish(config, store, primary)
+        return 0
     began, name, result = time.time(), "", {}
     try:
         chosen = choose(store.backups(), options.name)
@@ -197,7 +219,7 @@ def verify(config: dict, store: Store, options) -> int:
         write(store.path / "verification.json", json.dumps(result) + "\n")
         if name:
             write(store.full / name / "verified.json", json.dumps(result) + "\n")
-        publish(config, store)
+        publish(config, store, primary)
     return 0
 
 
@@ -255,7 +277,7 @@ def copy(config: dict, store: Store, _options) -> int:
             state.setdefault(entry["target"], 0)
             failed.append(entry["target"])
         write(store.path / "copies.json", json.dumps(state) + "\n")
-    publish(config, store)
+    publish(config, store, spared(config))
     if failed:
         raise Refused(f"not copied: {', '.join(failed)}")
     return 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 from binlog import MAGIC, Transactions, mapped, transactions
@@ -22,6 +24,7 @@ SCRATCH_SERVER_ID = 4294967294
 class LogFile:
     path: Path
     previous: GtidSet  # what the server had executed before the file
+    written: float = 0.0  # when something was last added to it, in seconds since 1970
 
 
 @dataclass
@@ -85,7 +88,10 @@ def segments(lines: list[Line], executed: GtidSet) -> list[Segment]:
             continue
         missing, extra, obstacle = line.begin - held, held - (executed | line.end), ""
         if missing:
-            obstacle = f"The binary logs have a gap: {line.name} begins after {missing}, which nothing here holds."
+            obstacle = (
+                f"The binary logs have a gap: {line.name} begins after {missing}, which nothing here holds. Restore from a backup that "
+                "is newer, of another node for example (--from, restore_from), or without binary logs (--no-binlogs, restore_binlogs=false)."
+            )
         elif extra:
             obstacle = (
                 f"The binary logs go two ways: {line.name} does not know {extra}. Restore to before that, "
@@ -159,6 +165,30 @@ def expired(backups: list[dict], now: float, keep: int, keep_days: float) -> lis
     verified = next((backup["name"] for backup in backups if backup.get("verified")), None)
     old = [backup for backup in backups[keep:] if backup["end"] < now - keep_days * 86400]
     return [backup["name"] for backup in old if backup["name"] != verified]
+
+
+def out_of_reach(kept: list[dict], now: float, keep_days: float) -> float:
+    """The moment before which a node that makes no backups now, since it is the primary, needs no binary logs.
+
+    They reach back for ``keep_days``, or as far as they did when the last backup here was made: each backup of its time as a replica can
+    lead to any moment for as long as it could if backups had gone on. Newest first in ``kept``.
+    """
+    reached = kept[0]["end"] - min(backup["begin"] for backup in kept) if kept else 0
+    return now - max(keep_days * 86400, reached)
+
+
+def outdated(lines: list[Line], moment: float) -> tuple[list[Path], list[str]]:
+    """Binary log files, and whole lines, that were written before that moment. What is left of a line has no gap."""
+    files, past = [], []
+    for line in lines:
+        old = [file.path for file in takewhile(lambda file: file.written < moment, line.files)]
+        if line is lines[-1]:  # the stream goes on from its last file
+            files += old[: len(line.files) - 1]
+        elif len(old) == len(line.files):
+            past.append(line.name)
+        else:
+            files += old
+    return files, past
 
 
 def unneeded(lines: list[Line], kept: list[dict]) -> tuple[list[Path], list[str]]:
@@ -242,6 +272,29 @@ def instance_options(directory: Path, settings: dict, memory: int) -> str:
     )
 
 
+def options_of(text: str) -> dict[str, str]:
+    """Names and values from the end of what ``mysqld --verbose --help`` prints."""
+    table = re.split(r"^-+ -+\n", text, maxsplit=1, flags=re.MULTILINE)[-1].partition("\n\n")[0]
+    found = re.findall(r"^(\S+) +(.*)$", table, re.MULTILINE)
+    return {name: value for name, value in found if value != "(No default value)"}
+
+
+# Where mysqld keeps its data beside the data directory, if it is told to.
+PLACES = (
+    *("log-bin", "log-bin-index", "relay-log", "relay-log-index"),
+    *("innodb-data-home-dir", "innodb-data-file-path", "innodb-log-group-home-dir", "innodb-undo-directory"),
+)
+
+
+def elsewhere(options: dict[str, str], data: Path) -> list[str]:
+    """Options of mysqld that keep data outside of its data directory, which alone a restore replaces."""
+    return [
+        f"{name.replace('-', '_')}={options[name]}"
+        for name in PLACES
+        if options.get(name) and not Path(os.path.normpath(data / options[name])).is_relative_to(data)
+    ]
+
+
 METRICS = {
     "timestamp_seconds": "When the newest full backup ended.",
     "size_bytes": "Size of the newest full backup.",
@@ -253,15 +306,21 @@ METRICS = {
 }
 
 
-def metrics(backups: list[dict], verification: dict, stream: dict, copies: dict) -> str:
-    """Prometheus text format. Ages are for who asks: time() minus a timestamp."""
+def metrics(backups: list[dict], verification: dict, stream: dict, copies: dict, spared: bool = False) -> str:
+    """Prometheus text format. Ages are for who asks: time() minus a timestamp, which is 0 for never.
+
+    A node that is spared tells nothing of its backups: none are due, and the age of those of its time as a replica means nothing.
+    """
     verified = [backup["end"] for backup in backups if backup.get("verified")]
-    values = {
+    due = {
         "timestamp_seconds": {"": backups[0]["end"] if backups else 0},
         "size_bytes": {"": backups[0]["size"] if backups else 0},
         "verified_timestamp_seconds": {"": max(verified, default=0)},
         "verify_timestamp_seconds": {"": verification.get("at", 0)},
-        "verify_success": {"": int(verification.get("ok", False))},
+        "verify_success": {"": int(verification["ok"])} if verification else {},
+    }
+    values = {
+        **({} if spared else due),
         "stream_timestamp_seconds": {"": stream["complete"]} if "complete" in stream else {},
         "copy_timestamp_seconds": {f"{{target={json.dumps(target)}}}": at for target, at in sorted(copies.items())},
     }

@@ -6,32 +6,89 @@ import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
 
-from backups import DATA_DIRECTORY, restored
+from backups import restored
 from common import Refused, free, remove, say, used
-from decisions import Target, choose, find_target, moment, segments, since, space_fault, stamp
+from decisions import Target, choose, elsewhere, find_target, moment, segments, since, space_fault, stamp
 from gtid import GtidSet
-from server import SYSTEM_DATABASES, Server, connect, memory_for_restore
+from server import SYSTEM_DATABASES, Server, configured, connect, memory_for_restore
 from store import Store
 
+GROUP_UNIT = Path("/etc/systemd/system/mysql-group.service")  # of the role mysql_group
+RUNTIME_UNITS = Path("/run/systemd/system")
+ANSWER_WITHIN = 2.0  # seconds for a state service
 
-def holds_data() -> tuple[list[str], int]:
+
+def data_directory(needed: list[Path]) -> Path:
+    """What is replaced. Refused where that would be half of the node's data, or more than that: ``needed`` must not lie there."""
+    options = configured()
+    data = Path(options["datadir"])
+    fault = ""
+    if outside := elsewhere(options, data):
+        fault = (
+            f"mysqld keeps data outside of its data directory {data}, which alone a restore replaces: {', '.join(outside)}. Move it there "
+            "(mysql_server_settings)"
+        )
+    if inside := [str(path) for path in needed if path.resolve().is_relative_to(data.resolve())]:
+        fault = (
+            f"{', '.join(inside)} lies in the data directory {data}, and would be removed with it. Move it elsewhere"
+        )
+    if fault:
+        raise Refused(
+            f"{fault}, or restore into an instance beside the node's own (--side, restore_to=side). Nothing was changed."
+        )
+    return data
+
+
+def group_peers() -> list[str]:
+    """The state services of the other members, where this node belongs to a replication group."""
+    return re.findall(r"--peer (\S+)", GROUP_UNIT.read_text()) if GROUP_UNIT.exists() else []
+
+
+def ask(url: str) -> dict:
+    """What a state service says, nothing where there is no answer."""
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=ANSWER_WITHIN) as answer:
+            return json.load(answer)
+    except HTTPError as error:  # which is how a node says that it is closed
+        with contextlib.suppress(OSError, ValueError):
+            return json.load(error)
+    except (OSError, ValueError):
+        pass
+    return {}
+
+
+def refuse_working_group() -> None:
+    """A member that is restored would join the others again, and they would give it back what was undone."""
+    working = [url for url in group_peers() if (ask(url).get("group") or {}).get("quorum")]
+    if working:
+        raise Refused(
+            f"This node belongs to a replication group, which works without it ({', '.join(working)}): as a member it would get back all that a "
+            "restore undoes. Nothing was changed. To take out a part, restore into an instance beside the node's own (--side, restore_to=side). To put "
+            "the whole group back, stop mysqld on the other members first (systemctl stop mysql)."
+        )
+
+
+def holds_data(data: Path) -> tuple[list[str], int]:
     """Databases of the node's users, and how many replicas read from it."""
     try:
         server = connect()
         return server.databases(), len(server.query("SHOW REPLICAS"))
     except Refused:  # what does not run may hold data all the same
-        own = [path.name for path in DATA_DIRECTORY.glob("*/") if path.name[0] != "#"]
+        own = [path.name for path in data.glob("*/") if path.name[0] != "#"]
         return [name for name in own if name not in (*SYSTEM_DATABASES, "lost+found")], 0
 
 
-def refuse_data(over: bool) -> None:
-    databases, replicas = holds_data()
+def refuse_data(data: Path, over: bool) -> None:
+    databases, replicas = holds_data(data)
     if over or not (databases or replicas):
         return
     what = [f"holds data (databases: {', '.join(databases)})"] if databases else []
@@ -92,34 +149,36 @@ def apply(server: Server, data: Path, target: Target) -> None:
     server.query("ALTER INSTANCE ENABLE INNODB REDO_LOG")
 
 
-def replace_data(data: Path) -> None:
+def replace_data(place: Path, data: Path) -> None:
     """Put the restored files in the place of the node's. What SET PERSIST and Debian's package have noted there stays, and its keys."""
     for pattern in ("mysqld-auto.cnf", "debian-*.flag", "*.pem"):
-        for kept in DATA_DIRECTORY.glob(pattern):
+        for kept in place.glob(pattern):
             subprocess.run(["cp", "--archive", str(kept), str(data)], check=True)
-    DATA_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-    for path in list(DATA_DIRECTORY.iterdir()):
+    place.mkdir(mode=0o700, exist_ok=True)
+    for path in list(place.iterdir()):
         if path.is_dir() and not path.is_symlink():
             if path.name != "lost+found":
                 shutil.rmtree(path)
         else:
             path.unlink()
-    subprocess.run(["mv", f"--target-directory={DATA_DIRECTORY}", *map(str, data.iterdir())], check=True)
-    shutil.chown(DATA_DIRECTORY, "mysql", "mysql")
-    subprocess.run(["sync", "--file-system", str(DATA_DIRECTORY)], check=True)  # mysqld has not written all of it
+    subprocess.run(["mv", f"--target-directory={place}", *map(str, data.iterdir())], check=True)
+    shutil.chown(place, "mysql", "mysql")
+    subprocess.run(["sync", "--file-system", str(place)], check=True)  # mysqld has not written all of it
 
 
 @contextlib.contextmanager
 def kept_fenced() -> Iterator[None]:
-    """mysqld starts read-only; what would open a primary after a restart does not run meanwhile."""
-    drop_in = Path("/run/systemd/system/mysql-open.service.d/restore.conf")
-    drop_in.parent.mkdir(parents=True, exist_ok=True)
-    drop_in.write_text("[Unit]\nConditionPathExists=!/run/systemd/system/mysql-open.service.d/restore.conf\n")
+    """mysqld starts read-only; what would open a primary after a restart, or take a member back into its group, does not run meanwhile."""
+    drop_ins = [RUNTIME_UNITS / f"{unit}.service.d" / "restore.conf" for unit in ("mysql-open", "mysql-group")]
+    for drop_in in drop_ins:
+        drop_in.parent.mkdir(parents=True, exist_ok=True)
+        drop_in.write_text(f"[Unit]\nConditionPathExists=!{drop_in}\n")
     systemctl("daemon-reload")
     try:
         yield
     finally:
-        shutil.rmtree(drop_in.parent)
+        for drop_in in drop_ins:
+            shutil.rmtree(drop_in.parent)
         systemctl("daemon-reload")
 
 
@@ -145,7 +204,7 @@ def plan(store: Store, options) -> tuple[dict, Target]:
         raise Refused(f"--until {options.until}: that is yet to come; times are UTC unless they say otherwise.")
     chosen = choose(store.backups(), options.name, until, before)
     executed = GtidSet(chosen["gtid_executed"])
-    found = segments(since(store.lines(), chosen["begin"]), executed)
+    found = [] if options.no_binlogs else segments(since(store.lines(), chosen["begin"]), executed)
     return chosen, find_target(found, executed, until, before)
 
 
@@ -170,7 +229,9 @@ def restore(config: dict, store: Store, options) -> int:
         )
     try:
         if not options.side:
-            refuse_data(options.over)
+            place = data_directory([store.path, Path(config["directory"]), Path(config["work_directory"])])
+            refuse_working_group()
+            refuse_data(place, options.over)
     except Refused as refusal:
         if not options.dry_run:
             raise
@@ -190,10 +251,8 @@ def restore(config: dict, store: Store, options) -> int:
     identity = options.identity or config["identity"]
     work.mkdir(mode=0o750, parents=True, exist_ok=True)
     fault = space_fault(str(work), chosen["data_size"] + 2 * logs, free(work))
-    if not fault and not options.side and os.stat(work).st_dev != os.stat(DATA_DIRECTORY).st_dev:
-        fault = space_fault(
-            str(DATA_DIRECTORY), chosen["data_size"] + logs, free(DATA_DIRECTORY) + used(DATA_DIRECTORY)
-        )
+    if not fault and not options.side and os.stat(work).st_dev != os.stat(place).st_dev:
+        fault = space_fault(str(place), chosen["data_size"] + logs, free(place) + used(place))
     if fault:
         raise Refused(fault)
     with restored(config, store, chosen, purpose, identity, memory_for_restore()) as instance:
@@ -212,14 +271,15 @@ def restore(config: dict, store: Store, options) -> int:
         with kept_fenced():
             say(f"ready after {time.time() - began:.1f} s: now the node stops")
             systemctl("stop", "mysql")
-            replace_data(work / "restore" / "data")
+            replace_data(place, work / "restore" / "data")
             say(f"replaced the node's data after {time.time() - began:.1f} s")
             systemctl("start", "mysql")
             systemctl("start", "mysql-open", check=False)  # waits until that was considered
         remove(work / "restore")
         server = connect()
         server.query("SET GLOBAL super_read_only = ON")
-        report["server_uuid"] = server.row("SELECT @@server_uuid AS uuid")["uuid"]
+        report |= server.row("SELECT @@server_uuid AS server_uuid, @@report_host AS address")
+        report["group"] = bool(group_peers())
     report["seconds"] = round(time.time() - began, 1)
     print(json.dumps(report, indent=2))
     return 0

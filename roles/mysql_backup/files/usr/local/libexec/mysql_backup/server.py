@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from common import Refused, write
-from decisions import instance_options
+from decisions import instance_options, options_of
 
 SOCKET = "/run/mysqld/mysqld.sock"
 SYSTEM_DATABASES = ("information_schema", "mysql", "performance_schema", "sys")
@@ -51,6 +51,29 @@ def connect() -> Server:
         return Server()
     except Exception as error:
         raise Refused(f"MySQL does not answer on {SOCKET}: {error}") from error
+
+
+def spared(config: dict) -> bool:
+    """Whether this node is left in peace as the primary, for which a replica makes the backups. Not so where mysqld does not say."""
+    if config["on_primary"]:
+        return False
+    try:
+        server = connect()
+    except Refused:
+        return False
+    try:
+        return not server.row("SELECT @@GLOBAL.super_read_only AS closed")["closed"]
+    finally:
+        server.close()
+
+
+def configured() -> dict[str, str]:
+    """The options that mysqld would start with. It need not run."""
+    command = ["mysqld", "--verbose", "--help"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"mysqld does not accept its configuration: {done.stderr.strip()}")
+    return options_of(done.stdout)
 
 
 class Instance:

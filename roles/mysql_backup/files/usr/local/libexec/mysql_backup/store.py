@@ -53,7 +53,7 @@ class Store:
             files = []
             for path in paths:
                 with mapped(path) as log:
-                    files.append(LogFile(path, base | previous_gtids(log)))
+                    files.append(LogFile(path, base | previous_gtids(log), path.stat().st_mtime))
             ended = Transactions()
             if files:
                 with mapped(path) as log:
@@ -77,8 +77,8 @@ def locked(store: Store) -> Iterator[None]:
         yield
 
 
-def publish(config: dict, store: Store) -> None:
+def publish(config: dict, store: Store, spared: bool) -> None:
     directory = Path(config["metrics_directory"])
     directory.mkdir(parents=True, exist_ok=True)
     states = (read_json(store.path / f"{name}.json", {}) for name in ("verification", "stream", "copies"))
-    write(directory / "webstack_mysql_backup.prom", metrics(store.backups(), *states), 0o644, durable=False)
+    write(directory / "webstack_mysql_backup.prom", metrics(store.backups(), *states, spared), 0o644, durable=False)

@@ -95,6 +95,7 @@ def stream(config: dict, store: Store, _options) -> int:
             # Not one connection for all: a mysqld that stops waits some seconds for an idle one of an administrator.
             server = Server()
             now, at = time.time(), server.row("SHOW BINARY LOG STATUS")
+            closed = server.row("SELECT @@GLOBAL.super_read_only AS closed")["closed"]
             server.close()
         except Exception as error:
             say(f"mysqld does not answer: {error}")
@@ -112,7 +113,7 @@ def stream(config: dict, store: Store, _options) -> int:
             say(f"nothing comes although {at['File']} is longer than its copy: beginning again")
             child.terminate()
         write(store.path / "stream.json", json.dumps(state) + "\n", durable=False)
-        publish(config, store)
+        publish(config, store, not (closed or config["on_primary"]))
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(MEASURE_EVERY)
     return 0 if ending else 1
