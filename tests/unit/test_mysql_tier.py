@@ -127,6 +127,40 @@ class TestSurvey:
         seen = look(nodes(NEW, replica("server3", io="CONNECTING")))
         assert seen["primary"] is None
 
+    @pytest.mark.parametrize(
+        "held",
+        [
+            pytest.param({"executed": f"{UUIDS['server4']}:1-110"}, id="executed"),
+            pytest.param({"received": f"{UUIDS['server4']}:60-110"}, id="in the relay log"),
+            pytest.param({"executed": f"{ALL},{UUIDS['server2']}:1-10"}, id="of an earlier primary"),
+        ],
+    )
+    def test_a_primary_that_was_set_back_is_not_opened_again(self, held):
+        seen = look(nodes(node("server4", "fenced"), replica("server3", **held)))
+        assert (seen["primary"], set(seen["places"].values())) == (None, {"leave"})
+        (fault,) = seen["faults"]
+        assert "server4 was the primary, is closed, and lacks transactions: server3 holds 10 (" in fault
+        assert "failover.yml -e primary=server3, then playbooks/rejoin.yml -e node=server4" in fault
+
+    def test_of_several_that_hold_more_the_one_with_most_is_the_remedy(self):
+        ahead = {host: replica(host, executed=f"{UUIDS['server4']}:1-1{n}0") for n, host in enumerate(ADDRESSES, 1)}
+        (fault,) = look({**ahead, "server4": node("server4", "fenced")})["faults"]
+        assert "server2 holds 10" in fault
+        assert "server3 holds 20" in fault
+        assert "failover.yml -e primary=server3," in fault
+
+    def test_a_restored_primary_with_an_identity_of_its_own_is_not_opened_beside_what_was_undone(self):
+        restored = node("server4", "fenced", f"{UUIDS['server4']}:1-90", uuid="0e11fa47-71ca-11e1-9e33-c80aa9429562")
+        assert "server3 holds 10" in look(nodes(restored, replica("server3")))["faults"][0]
+
+    def test_what_a_replica_made_itself_does_not_keep_its_primary_closed(self):
+        seen = look(nodes(node("server4", "fenced"), replica("server3", executed=MORE)))
+        assert (seen["primary"], seen["faults"]) == ("server4", [])
+
+    def test_a_primary_that_is_open_has_only_been_asked_before_its_replicas(self):
+        seen = look(nodes(node("server4", "primary"), replica("server3", executed=f"{UUIDS['server4']}:1-110")))
+        assert (seen["primary"], seen["faults"]) == ("server4", [])
+
     def test_two_open_nodes_are_a_fault(self):
         seen = look(nodes(node("server4", "primary"), node("server3", "primary")))
         assert seen["primary"] is None
@@ -300,3 +334,12 @@ def test_the_file_of_what_only_a_node_holds_has_the_same_name_in_the_next_run():
     assert (own["gtids"], own["count"]) == (f"{UUIDS['server4']}:101-103", 3)
     assert own == own_transactions(old, {**leader, "gtid_executed": f"{ALL},{UUIDS['server3']}:1-9"})
     assert own_transactions(leader, leader)["count"] == 0
+
+
+def test_what_began_on_a_primary_that_was_set_back_since_is_only_here():
+    leader = node("server4", "primary", f"{UUIDS['server4']}:1-90")
+    assert own_transactions(replica("server3"), leader)["gtids"] == f"{UUIDS['server4']}:91-100"
+    behind = node("server3", "fenced")
+    seen = look(nodes(leader, behind))
+    assert seen["places"]["server3"] == "leave"
+    assert "holds 10 transactions that server4 lacks" in seen["notes"][0]
