@@ -215,11 +215,13 @@ def failover(
     states: Mapping[str, Any],
     target: str | None = None,
     now: float | None = None,
+    served: Mapping[str, list[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Choose the node that becomes the primary, and say what may be lost.
 
     states    what the state services said, by host: of a replica ``source_seen``, its last sight of the primary
     target    the operator's choice, None for the node with the most transactions
+    served    by application server, the servers of its load balancer's backend for writes, each {name, healthy}; none where it does not say
 
     Returns
         target      the host, or None
@@ -266,6 +268,15 @@ def failover(
         result["losses"].append(
             f"{', '.join(away)} cannot be asked: it may hold what {target} lacks, or have been the primary meanwhile."
         )
+    for application, servers in (served or {}).items():
+        open_ones = [server["name"] for server in servers if server["healthy"]]
+        if open_ones:
+            result["losses"].append(
+                f"Applications on {application} still reach {', '.join(open_ones)}, and write to it. Two nodes would take writes, and each lack the "
+                "other's: first stop that machine, or cut it off from the application servers, too."
+            )
+        elif not servers:
+            result["report"].append(f"{application} does not say whether its applications still reach {old}.")
     if target != old and _silent(nodes.get(old)):
         result["losses"] += _unseen(old, target, held[target], states, result["report"], now)
     return result

@@ -306,6 +306,27 @@ class TestFailover:
     def test_a_replica_that_is_away_may_be_the_one_that_was_waited_for(self):
         assert "server2 cannot be asked" in self.choose(nodes(None, replica("server3"), server2=None))["losses"][0]
 
+    @pytest.mark.parametrize(
+        ("servers", "losses", "report"),
+        [
+            ([("server4", True), ("server3", False)], "Applications on app1 still reach server4, and write to it.", ""),
+            ([("server4", False), ("server3", False)], "", ""),
+            ([], "", "app1 does not say whether its applications still reach server4."),
+        ],
+    )
+    def test_a_primary_that_applications_still_reach_is_not_lost(self, servers, losses, report):
+        found = nodes(None, replica("server3"))
+        served = {"app1": [{"name": name, "healthy": healthy} for name, healthy in servers]}
+        chosen = failover(found, look(found), {"server3": {"source_seen": SEEN}}, None, 1009.0, served)
+        assert "\n".join(chosen["losses"]).startswith(losses)
+        assert bool(chosen["losses"]) == bool(losses)
+        assert report in chosen["report"] or not report
+
+    def test_of_a_primary_that_was_set_back_the_replica_that_holds_more_takes_the_place(self):
+        found = nodes(node("server4", "fenced", f"{UUIDS['server4']}:1-90"), replica("server3"))
+        assert (self.choose(found)["target"], self.choose(found)["losses"]) == ("server3", [])
+        assert "server3 holds 10 transactions that server4 lacks" in self.choose(found, "server4")["losses"][0]
+
     def test_an_old_primary_that_is_back_is_the_first_choice(self):
         chosen = self.choose(nodes(node("server4", "fenced"), replica("server3")))
         assert (chosen["target"], chosen["losses"]) == ("server4", [])
