@@ -278,7 +278,8 @@ def test_a_replica_takes_the_place_of_a_primary_that_is_lost(tier):
         assert tier.state(old)["role"] == "fenced"
         tier.do("site", DATABASES)
         assert tier.writable() == [new]
-        bring_back(tier, old)
+        tier.do("rejoin", node=old)
+    wait_until(tier.whole)  # which hardly two nodes are at one time while clients write
     result = ledger.nothing_is_lost()
     assert nodes_in_turn(result) == [new]
     assert result["gap"] < 2
