@@ -301,11 +301,12 @@ def _transactions(host: str, node: dict, tier: Tier) -> Iterator[Finding]:
         return
     own = errant(node, tier.nodes[tier.primary])
     if own:
-        yield (
-            "error",
-            f"has {_count(own)} that {tier.primary} lacks: {own}",
-            f"{play('rejoin', node=host)} saves them to a file, then copies the primary's data over the node.",
-        )
+        remedy = f"{play('rejoin', node=host)} saves them to a file, then copies the primary's data over the node."
+        if tier.nodes[tier.primary]["group"]:
+            leave = " and STOP GROUP_REPLICATION on it" if node["state"] == "group" else ""
+            again = play("site", mysql_group_allow_destroy=node["address"])
+            remedy = f"Save them (mysqlbinlog --include-gtids){leave}; then {again} copies the group over the node."
+        yield "error", f"has {_count(own)} that {tier.primary} lacks: {own}", remedy
 
 
 def _channel(host: str, node: dict, tier: Tier) -> Iterator[Finding]:

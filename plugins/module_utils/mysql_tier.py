@@ -57,6 +57,9 @@ def survey(nodes: Nodes, addresses: Mapping[str, str], planned: str | None) -> d
         result["primary"], reason = _closed_primary(nodes, follows, planned)
         if reason:
             result["notes"].append(reason)
+        elif result["primary"]:
+            result["faults"] += _ahead(result["primary"], nodes)
+            result["primary"] = None if result["faults"] else result["primary"]
     primary = result["primary"]
     if primary and planned and primary != planned:
         result["notes"].append(
@@ -125,6 +128,27 @@ def _closed_primary(nodes: Nodes, follows: Mapping[str, str], planned: str | Non
     )
 
 
+def _ahead(host: str, nodes: Nodes) -> list[str]:
+    """Why a closed node may not be opened though all others follow it: they hold what it has lost.
+
+    Open, it would give other transactions the same GTIDs, which nobody can tell apart afterwards. The node was asked last: it has made
+    nothing that a replica got since. What began on a replica itself came from nobody's primary.
+    """
+    ahead = {}
+    for other, node in nodes.items():
+        if node and node.get("channel"):
+            ahead[other] = (everything(node) - GtidSet(nodes[host]["gtid_executed"])).without(node["uuid"])
+    most = max(ahead, key=lambda other: len(ahead[other]), default=None)
+    if most is None or not ahead[most]:
+        return []
+    held = ", ".join(f"{other} holds {len(gtids)} ({gtids})" for other, gtids in ahead.items() if gtids)
+    return [
+        f"{host} was the primary, is closed, and lacks transactions: {held}. It has lost them in a crash, or was set back to a snapshot or a "
+        f"backup, and would use their GTIDs again if it were opened. Run {FAILOVER} -e primary={most}, then {REJOIN} -e node={host}. "
+        f"If they shall be given up: {FAILOVER} -e primary={host} -e accept_loss=true, then {REJOIN} for who holds them."
+    ]
+
+
 def _place(host: str, node: Node | None, primary: str, leader: Node) -> tuple[str, str]:
     if host == primary:
         return "primary", ""
@@ -191,11 +215,13 @@ def failover(
     states: Mapping[str, Any],
     target: str | None = None,
     now: float | None = None,
+    served: Mapping[str, list[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Choose the node that becomes the primary, and say what may be lost.
 
     states    what the state services said, by host: of a replica ``source_seen``, its last sight of the primary
     target    the operator's choice, None for the node with the most transactions
+    served    by application server, the servers of its load balancer's backend for writes, each {name, healthy}; none where it does not say
 
     Returns
         target      the host, or None
@@ -242,6 +268,15 @@ def failover(
         result["losses"].append(
             f"{', '.join(away)} cannot be asked: it may hold what {target} lacks, or have been the primary meanwhile."
         )
+    for application, servers in (served or {}).items():
+        open_ones = [server["name"] for server in servers if server["healthy"]]
+        if open_ones:
+            result["losses"].append(
+                f"Applications on {application} still reach {', '.join(open_ones)}, and write to it. Two nodes would take writes, and each lack the "
+                "other's: first stop that machine, or cut it off from the application servers, too."
+            )
+        elif not servers:
+            result["report"].append(f"{application} does not say whether its applications still reach {old}.")
     if target != old and _silent(nodes.get(old)):
         result["losses"] += _unseen(old, target, held[target], states, result["report"], now)
     return result
@@ -276,10 +311,10 @@ def _unseen(
 def own_transactions(node: Node, leader: Node) -> dict[str, Any]:
     """The transactions that a node holds and its primary lacks: ``gtids``, their ``count``, and an ``id`` to name a file by.
 
-    The primary goes on while the two are asked, and a replica may have got what it made since: only what began
-    elsewhere counts.
+    The primary must have been asked after the node, unless that is closed: it goes on, and a replica gets what it makes. What began on
+    the primary itself counts, too: it lacks that if it was set back to an older state.
     """
-    gtids = (GtidSet(node["gtid_executed"]) - GtidSet(leader["gtid_executed"])).without(leader["uuid"])
+    gtids = GtidSet(node["gtid_executed"]) - GtidSet(leader["gtid_executed"])
     return {
         "gtids": str(gtids),
         "count": len(gtids),

@@ -335,6 +335,17 @@ def test_a_member_that_left_its_group_is_sent_back():
     assert "no node accepts writes" in nobody, "nobody can join a group that is gone"
 
 
+@pytest.mark.parametrize(("state", "leave"), [("fenced", ""), ("group", " and STOP GROUP_REPLICATION on it")])
+def test_what_only_one_node_of_a_group_holds_is_no_case_for_rejoin(state, leave):
+    found = group("ONLINE", "ONLINE", "ONLINE")
+    found["db3"] |= {"state": state, "gtid_executed": f"{GROUP}:1-9,{THREE}:1"}
+    (line,) = (line for line in lines(findings(found)) if "has 1 transaction that db1 lacks" in line)
+    again = "ansible-playbook foobar.webstack.site -e mysql_group_allow_destroy=192.0.2.3"
+    assert line.endswith(
+        f"| Save them (mysqlbinlog --include-gtids){leave}; then {again} copies the group over the node."
+    )
+
+
 def test_transactions_of_the_primary_are_never_errant():
     found = tier(two={"gtid_executed": f"{ONE}:1-20,{THREE}:4"})
     assert str(errant(found["db2"], found["db1"])) == f"{THREE}:4"

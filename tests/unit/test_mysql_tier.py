@@ -127,6 +127,40 @@ class TestSurvey:
         seen = look(nodes(NEW, replica("server3", io="CONNECTING")))
         assert seen["primary"] is None
 
+    @pytest.mark.parametrize(
+        "held",
+        [
+            pytest.param({"executed": f"{UUIDS['server4']}:1-110"}, id="executed"),
+            pytest.param({"received": f"{UUIDS['server4']}:60-110"}, id="in the relay log"),
+            pytest.param({"executed": f"{ALL},{UUIDS['server2']}:1-10"}, id="of an earlier primary"),
+        ],
+    )
+    def test_a_primary_that_was_set_back_is_not_opened_again(self, held):
+        seen = look(nodes(node("server4", "fenced"), replica("server3", **held)))
+        assert (seen["primary"], set(seen["places"].values())) == (None, {"leave"})
+        (fault,) = seen["faults"]
+        assert "server4 was the primary, is closed, and lacks transactions: server3 holds 10 (" in fault
+        assert "failover.yml -e primary=server3, then playbooks/rejoin.yml -e node=server4" in fault
+
+    def test_of_several_that_hold_more_the_one_with_most_is_the_remedy(self):
+        ahead = {host: replica(host, executed=f"{UUIDS['server4']}:1-1{n}0") for n, host in enumerate(ADDRESSES, 1)}
+        (fault,) = look({**ahead, "server4": node("server4", "fenced")})["faults"]
+        assert "server2 holds 10" in fault
+        assert "server3 holds 20" in fault
+        assert "failover.yml -e primary=server3," in fault
+
+    def test_a_restored_primary_with_an_identity_of_its_own_is_not_opened_beside_what_was_undone(self):
+        restored = node("server4", "fenced", f"{UUIDS['server4']}:1-90", uuid="0e11fa47-71ca-11e1-9e33-c80aa9429562")
+        assert "server3 holds 10" in look(nodes(restored, replica("server3")))["faults"][0]
+
+    def test_what_a_replica_made_itself_does_not_keep_its_primary_closed(self):
+        seen = look(nodes(node("server4", "fenced"), replica("server3", executed=MORE)))
+        assert (seen["primary"], seen["faults"]) == ("server4", [])
+
+    def test_a_primary_that_is_open_has_only_been_asked_before_its_replicas(self):
+        seen = look(nodes(node("server4", "primary"), replica("server3", executed=f"{UUIDS['server4']}:1-110")))
+        assert (seen["primary"], seen["faults"]) == ("server4", [])
+
     def test_two_open_nodes_are_a_fault(self):
         seen = look(nodes(node("server4", "primary"), node("server3", "primary")))
         assert seen["primary"] is None
@@ -272,6 +306,27 @@ class TestFailover:
     def test_a_replica_that_is_away_may_be_the_one_that_was_waited_for(self):
         assert "server2 cannot be asked" in self.choose(nodes(None, replica("server3"), server2=None))["losses"][0]
 
+    @pytest.mark.parametrize(
+        ("servers", "losses", "report"),
+        [
+            ([("server4", True), ("server3", False)], "Applications on app1 still reach server4, and write to it.", ""),
+            ([("server4", False), ("server3", False)], "", ""),
+            ([], "", "app1 does not say whether its applications still reach server4."),
+        ],
+    )
+    def test_a_primary_that_applications_still_reach_is_not_lost(self, servers, losses, report):
+        found = nodes(None, replica("server3"))
+        served = {"app1": [{"name": name, "healthy": healthy} for name, healthy in servers]}
+        chosen = failover(found, look(found), {"server3": {"source_seen": SEEN}}, None, 1009.0, served)
+        assert "\n".join(chosen["losses"]).startswith(losses)
+        assert bool(chosen["losses"]) == bool(losses)
+        assert report in chosen["report"] or not report
+
+    def test_of_a_primary_that_was_set_back_the_replica_that_holds_more_takes_the_place(self):
+        found = nodes(node("server4", "fenced", f"{UUIDS['server4']}:1-90"), replica("server3"))
+        assert (self.choose(found)["target"], self.choose(found)["losses"]) == ("server3", [])
+        assert "server3 holds 10 transactions that server4 lacks" in self.choose(found, "server4")["losses"][0]
+
     def test_an_old_primary_that_is_back_is_the_first_choice(self):
         chosen = self.choose(nodes(node("server4", "fenced"), replica("server3")))
         assert (chosen["target"], chosen["losses"]) == ("server4", [])
@@ -300,3 +355,12 @@ def test_the_file_of_what_only_a_node_holds_has_the_same_name_in_the_next_run():
     assert (own["gtids"], own["count"]) == (f"{UUIDS['server4']}:101-103", 3)
     assert own == own_transactions(old, {**leader, "gtid_executed": f"{ALL},{UUIDS['server3']}:1-9"})
     assert own_transactions(leader, leader)["count"] == 0
+
+
+def test_what_began_on_a_primary_that_was_set_back_since_is_only_here():
+    leader = node("server4", "primary", f"{UUIDS['server4']}:1-90")
+    assert own_transactions(replica("server3"), leader)["gtids"] == f"{UUIDS['server4']}:91-100"
+    behind = node("server3", "fenced")
+    seen = look(nodes(leader, behind))
+    assert seen["places"]["server3"] == "leave"
+    assert "holds 10 transactions that server4 lacks" in seen["notes"][0]
