@@ -300,6 +300,28 @@ def test_a_primary_that_restarts_stays_closed_once_the_replica_was_promoted():
     assert login(PRIMARY, WRITER).rc == 0
 
 
+def test_a_password_that_the_policy_rejects_is_refused_before_anything_changes():
+    accounts = [
+        {"name": "of_the_test_1", "password": "Str0ng-enough"},
+        {"name": "of_the_test_2", "password": "feeble-one"},
+    ]
+    with afterwards(sql, PRIMARY, "UNINSTALL COMPONENT 'file://component_validate_password'"):
+        sql(PRIMARY, "INSTALL COMPONENT 'file://component_validate_password'")
+        before = sql(PRIMARY, "SELECT @@GLOBAL.gtid_executed")
+        result = lab.converge(
+            "mysql_primary",
+            "--tags=mysql_primary",
+            mysql_primary_accounts=accounts,
+            mysql_primary_databases=[{"name": "of_the_test"}],
+        )
+        told = " ".join(result.stdout.split())
+        assert "of_the_test_2@%: the server's policy rejects the password (validate_password." in told
+        assert "policy=MEDIUM" in told
+        assert "of_the_test_1@%" not in told
+        assert "feeble-one" not in told
+        assert sql(PRIMARY, "SELECT @@GLOBAL.gtid_executed") == before
+
+
 def test_bad_input_is_refused_before_anything_changes():
     result = lab.converge(
         "mysql_primary",
