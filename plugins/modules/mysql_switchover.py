@@ -171,6 +171,7 @@ def take_over(executor: Executor, want: dict) -> float:
         executor.start()
         raise Refusal(f"{want['peer']} is not closed any more: this node stays a replica.")
     executor.reset()
+    executor.arm()
     executor.open()
     return time.monotonic() - begun
 
@@ -195,6 +196,7 @@ def promote(executor: Executor, node: dict, want: dict) -> float:
             )
         executor.stop()
         executor.reset()
+    executor.arm()
     executor.open()
     return time.monotonic() - begun
 
