@@ -16,6 +16,7 @@ description:
     acknowledged write is lost, and no two nodes are open.
   - Where the replica does not get that far in O(timeout), it stays a replica, and the primary opens itself again.
   - Applications are refused writes in between. The gap is a fraction of a second where the replica is not behind.
+  - Where commits are to wait for a replica for ever (C(mysql_server_when_alone=stall)), those on the new primary wait until one follows it.
 author: The foobar.webstack founders (@foobar)
 requirements:
   - PyMySQL on the managed host (Debian package C(python3-pymysql))

@@ -319,7 +319,7 @@ def test_a_promoted_node_takes_no_write_that_only_it_would_hold_and_seeds_nobody
         sql(REPLICA, "SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF; SET GLOBAL super_read_only = ON")
         PRIMARY.run_expect([0], "systemctl start mysql")
         sql(PRIMARY, "STOP REPLICA; RESET REPLICA ALL")
-        converge()
+        converge(mysql_replica_allow_destroy="mysql-primary-2")
 
     eventually(True, armed)
     with afterwards(return_to_the_inventory):
