@@ -91,6 +91,23 @@ def statements(account: dict, have: dict | None, want: dict) -> list[tuple]:
     return result
 
 
+def probe(steps: list[tuple]) -> list[tuple]:
+    """``(statement, arguments)`` that asks the server whether it takes the password that is to be set, and changes nothing.
+
+    It creates the account that is there, or alters the one that is not: which the server refuses, with error 1819 where its policy
+    rejects the password, which it looks at first. SELECT VALIDATE_PASSWORD_STRENGTH() would leave the password readable in
+    performance_schema and in the general log.
+    """
+    return [
+        (
+            f"{'ALTER' if statement.startswith('CREATE') else 'CREATE'} USER %s@%s IDENTIFIED WITH {SHA2} BY %s",
+            arguments,
+        )
+        for statement, arguments in steps
+        if " BY %s" in statement
+    ]
+
+
 def passwords(steps: list[tuple], have: dict | None) -> tuple[dict, dict]:
     """What a diff shows of an account's passwords, before and after: that they change, never themselves."""
     said = " ".join(statement for statement, _arguments in steps)

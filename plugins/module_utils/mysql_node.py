@@ -15,12 +15,18 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_replication 
     seeding,
     semi_sync,
     settings,
+    stalled,
 )
 
 SYSTEM_DATABASES = ("information_schema", "mysql", "performance_schema", "sys")
 PEER_TIMEOUT = 2  # seconds
 HEARTBEAT_WITHIN = 10  # seconds that a source may take to see that a replica has left
 COMMITS_WITHIN = 5  # seconds that a source may take for a commit that a replica has acknowledged
+FOR_EVER = 4294967295  # ms, the longest rpl_semi_sync_source_timeout: commits never go on without a replica
+STALLED = (
+    "every commit waits there for a replica, and none is attached: a copy would wait for the commits, and they for the copy. On it: "
+    "SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF. Then commits go on without a replica until this one is attached"
+)
 DONOR_BUSY = "Too many concurrent clone operations"  # A donor is copied by one node at a time.
 
 CHANNEL = """
@@ -125,7 +131,7 @@ def read_node(server: mysql.Server) -> dict:
 
 
 def _ask(host: str, port: int, want: dict) -> dict:
-    """SOURCE, as the replication account reads it there, or ``{"errno", "error"}``."""
+    """SOURCE and semi_sync(), as the replication account reads them there, or ``{"errno", "error"}``."""
     try:
         there = mysql.Server(
             host=host,
@@ -137,6 +143,7 @@ def _ask(host: str, port: int, want: dict) -> dict:
         )
         try:
             answer = there.row(SOURCE)
+            answer["semi_sync"] = semi_sync({row["name"]: row["value"] for row in there.query(VARIABLES)})
         finally:
             there.close()
     except mysql.MySQLError as error:
@@ -186,7 +193,9 @@ def read_source(server: mysql.Server, node: dict, want: dict) -> dict:
 
 def find_donors(server: mysql.Server, node: dict, want: dict) -> tuple[list[tuple[str, int]], dict[str, str]]:
     """Where to copy the data from, in the order in which to try: replicas that serve, then the source. And why others do
-    not. Each is asked over a connection that verifies its certificate; CLONE itself verifies only the authority."""
+    not. Each is asked over a connection that verifies its certificate; CLONE itself verifies only the authority.
+
+    Nothing is copied from a source whose commits are stalled: CLONE waits for a commit that waits for a replica."""
     answers = {(donor["host"], donor["port"]): _ask(donor["host"], donor["port"], want) for donor in want["seed_from"]}
     source = _ask(want["source_host"], want["source_port"], want)
     faults = {}
@@ -195,8 +204,12 @@ def find_donors(server: mysql.Server, node: dict, want: dict) -> tuple[list[tupl
             donor.update(_compare(server, source, donor["executed"]))
         faults[where] = donor_fault(donor, node)
     suitable = [where for where, fault in faults.items() if not fault]
-    unsuitable = {f"{host}:{port}": fault for (host, port), fault in faults.items() if fault}
-    return [*suitable, (want["source_host"], want["source_port"])], unsuitable
+    last = (want["source_host"], want["source_port"])
+    if "error" not in source and stalled(source):
+        faults[last] = STALLED
+    else:
+        suitable.append(last)
+    return suitable, {f"{host}:{port}": fault for (host, port), fault in faults.items() if fault}
 
 
 def ask_peers(urls: list[str]) -> tuple[list[str], list[str]]:
@@ -231,6 +244,14 @@ class Executor:
             self.semi_sync_on()
         self.server.query("SET GLOBAL super_read_only = OFF")
         self.server.query("SET GLOBAL read_only = OFF")
+
+    def arm(self) -> None:
+        """Let no commit go on without a replica, from the first one on, where that is the choice (``mysql_server_when_alone: stall``).
+
+        For a node that others have replicated with before it is opened. One that never had a replica must take what its first one
+        is seeded with: it begins to stall when that is attached, by its own service."""
+        if self._node["semi_sync"] and self._node["semi_sync"]["timeout_ms"] == FOR_EVER:
+            self.server.query("SET GLOBAL rpl_semi_sync_source_wait_no_replica = ON")
 
     def semi_sync_on(self) -> None:
         self.server.query("SET GLOBAL rpl_semi_sync_source_enabled = ON")
@@ -283,7 +304,10 @@ class Executor:
         while error is None or (DONOR_BUSY in error.text and time.monotonic() < until):
             if error:
                 time.sleep(2)
-            donors, _unsuitable = find_donors(self.server, node, want)
+            donors, unsuitable = find_donors(self.server, node, want)
+            if not donors:
+                error = mysql.MySQLError(0, "; ".join(f"{where}: {fault}" for where, fault in unsuitable.items()))
+                break
             self.server.query(
                 "SET GLOBAL clone_valid_donor_list = %s", (",".join(f"{host}:{port}" for host, port in donors),)
             )

@@ -12,6 +12,8 @@ version_added: 0.1.0
 description:
   - Creates, changes and drops accounts of a MySQL server 8.4 or later, all in one call over the local socket.
   - Sends only the difference. A password is compared with the stored hash, so a second run changes nothing.
+  - A password that the server's policy (C(validate_password)) rejects is refused before any account is changed. Where there is a policy,
+    the server is asked with a C(CREATE USER) or C(ALTER USER) that it refuses in any case, and that an audit log may show.
   - An account gets exactly the privileges that are listed. What else was granted to it is revoked.
   - Accounts that are not listed, granted roles, C(PROXY) and partial revokes are left alone.
   - Run it on the primary. Replicas receive the accounts through replication or when they are seeded.
@@ -158,6 +160,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_account impo
     faults,
     label,
     passwords,
+    probe,
     shown,
     statements,
     view,
@@ -172,6 +175,11 @@ REMEDIES = {
     1524: "Load the plugin: for auth_socket, plugin_load_add=auth_socket.so in the server's configuration.",
     1819: "The server's password policy (validate_password) rejects the password of this account.",
 }
+# Empty without the component or the plugin of that name.
+POLICY = """
+SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.global_variables
+WHERE VARIABLE_NAME LIKE 'validate\\_password%'
+"""
 
 
 def read_account(server: mysql.Server, account: dict, known: frozenset) -> dict | None:
@@ -215,6 +223,25 @@ def plan(server: mysql.Server, accounts: list[dict]) -> tuple[dict, dict]:
     return {who: steps for who, steps in todo.items() if steps}, {"before": before, "after": after}
 
 
+def rejected(server: mysql.Server, todo: dict) -> str:
+    """Which of the passwords that are to be set the server's policy rejects, empty where it takes all."""
+    policy = {row["name"]: row["value"] for row in server.query(POLICY)}
+    found = []
+    for who, steps in todo.items() if policy else ():
+        for statement, arguments in probe(steps):
+            try:
+                server.query(statement, arguments)
+            except mysql.MySQLError as error:
+                if error.number == 1819:
+                    found.append(who)
+    settings = ", ".join(f"{name}={value}" for name, value in policy.items() if value)
+    return (
+        f"{', '.join(found)}: the server's policy rejects the password ({settings}). No account was changed."
+        if found
+        else ""
+    )
+
+
 ACCOUNT = {
     "name": {"type": "str", "required": True},
     "host": {"type": "str"},
@@ -243,6 +270,7 @@ def main():
     try:
         todo, diff = plan(server, accounts)
         fenced = server.value("SELECT @@GLOBAL.super_read_only")
+        weak = "" if fenced else rejected(server, todo)
     except (mysql.MySQLError, ValueError) as error:
         module.fail_json(msg=str(error))
     if todo and fenced:
@@ -250,6 +278,8 @@ def main():
         if not module.check_mode:
             module.fail_json(msg=message)
         module.warn(message)
+    if weak:
+        module.fail_json(msg=weak)
     for who, steps in {} if module.check_mode else todo.items():
         for statement, arguments in steps:
             try:

@@ -367,6 +367,8 @@ def main():
         donors, unsuitable = find_donors(server, node, want) if "clone" in actions else ([], {})
         for where, fault in unsuitable.items():
             module.warn(f"{where} does not seed this node: {fault}.")
+        if "clone" in actions and not donors:
+            raise Refusal(f"{state}: {'; '.join(f'{where}: {fault}' for where, fault in unsuitable.items())}.")
         before = view(state, node)
         if actions:
             donor = "{}:{}".format(*donors[0]) if donors else ""

@@ -16,6 +16,7 @@ description:
     acknowledged write is lost, and no two nodes are open.
   - Where the replica does not get that far in O(timeout), it stays a replica, and the primary opens itself again.
   - Applications are refused writes in between. The gap is a fraction of a second where the replica is not behind.
+  - Where commits are to wait for a replica for ever (C(mysql_server_when_alone=stall)), those on the new primary wait until one follows it.
 author: The foobar.webstack founders (@foobar)
 requirements:
   - PyMySQL on the managed host (Debian package C(python3-pymysql))
@@ -171,6 +172,7 @@ def take_over(executor: Executor, want: dict) -> float:
         executor.start()
         raise Refusal(f"{want['peer']} is not closed any more: this node stays a replica.")
     executor.reset()
+    executor.arm()
     executor.open()
     return time.monotonic() - begun
 
@@ -195,6 +197,7 @@ def promote(executor: Executor, node: dict, want: dict) -> float:
             )
         executor.stop()
         executor.reset()
+    executor.arm()
     executor.open()
     return time.monotonic() - begun
 

@@ -5,6 +5,7 @@ from ansible_collections.foobar.webstack.plugins.module_utils.mysql_account impo
     complete,
     faults,
     passwords,
+    probe,
     shown,
     statements,
 )
@@ -81,6 +82,26 @@ def test_only_what_differs_is_said(wanted, have, expected):
 def test_a_third_password_is_refused_because_clients_may_use_either_of_the_two():
     with pytest.raises(ValueError, match=r"w@%: the server knows two passwords"):
         statements(account(password="third"), BOTH, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "have", "expected"),
+    [
+        (account(), None, ["ALTER USER %s@%s IDENTIFIED WITH caching_sha2_password BY %s"]),
+        (
+            account(password="new", require_ssl=False),
+            HAVE,
+            ["CREATE USER %s@%s IDENTIFIED WITH caching_sha2_password BY %s"],
+        ),
+        (account(old_password="discard"), BOTH, []),
+        (account(plugin="auth_socket", password=None), None, []),
+        (account(state="absent"), HAVE, []),
+    ],
+)
+def test_a_password_is_tried_where_it_cannot_be_set(wanted, have, expected):
+    asked = probe(statements(wanted, have, {SITE: frozenset({"SELECT"})} if wanted["state"] == "present" else {}))
+    assert [statement for statement, _arguments in asked] == expected
+    assert all(arguments == (*WHO, wanted["password"]) for _statement, arguments in asked)
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,84 @@ def test_a_primary_that_restarts_stays_closed_once_the_replica_was_promoted():
     assert login(PRIMARY, WRITER).rc == 0
 
 
+def test_a_promoted_node_takes_no_write_that_only_it_would_hold_and_seeds_nobody_meanwhile():
+    def module(node, name, **options):
+        inventory = lab.CHECKOUT / "molecule/mysql_primary/inventory"
+        command = ["ansible", node.backend.name, f"--inventory={inventory}", f"--module-name=foobar.webstack.{name}"]
+        done = lab.run(*command, f"--args={json.dumps(options)}", check=False, timeout=120)
+        return done.returncode, " ".join(done.stdout.split())
+
+    def follow():
+        source = {"source_host": ADDRESS[REPLICA], "source_ssl_ca": "/etc/mysql/tls/ca.pem"}
+        account = {"source_user": "replication", "source_password": "replication-of-the-test"}
+        return module(PRIMARY, "mysql_replica", state="replica", allow_destroy=True, **source, **account)
+
+    def writing(statement):
+        return subprocess.Popen(["docker", "exec", "mysql-primary-2", "mysql", "guestbook", "-e", statement])
+
+    def return_to_the_inventory():
+        sql(REPLICA, "SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF; SET GLOBAL super_read_only = ON")
+        PRIMARY.run_expect([0], "systemctl start mysql")
+        sql(PRIMARY, "STOP REPLICA; RESET REPLICA ALL")
+        converge(mysql_replica_allow_destroy="mysql-primary-2")
+
+    eventually(True, armed)
+    with afterwards(return_to_the_inventory):
+        PRIMARY.run_expect([0], "systemctl stop mysql")
+        code, told = module(REPLICA, "mysql_switchover", side="new", promote=True, peer="http://172.30.61.11:9201")
+        assert code == 0, told
+        assert uses(REPLICA) == (True, True)
+        with writing("INSERT INTO entries VALUES (20)") as client:
+            with pytest.raises(subprocess.TimeoutExpired):
+                client.wait(timeout=3)
+            PRIMARY.run_expect([0], "systemctl start mysql")
+            code, told = follow()
+            assert code == 0, told
+            assert client.wait(timeout=30) == 0
+        eventually("20", lambda: sql(PRIMARY, "SELECT id FROM guestbook.entries WHERE id = 20"))
+        assert sides(REPLICA)["unacknowledged"] == 0
+
+        # A write of its own: it has to be seeded, which waits for the commit that waits for it.
+        sql(PRIMARY, "STOP REPLICA; RESET REPLICA ALL; FLUSH TABLES")
+        eventually(0, lambda: sides(REPLICA)["source_replicas"])
+        with writing("INSERT INTO entries VALUES (21)") as client:
+            eventually(1, lambda: sides(REPLICA)["waiting"])
+            code, told = follow()
+            assert code != 0
+            assert "172.30.61.12:3306: every commit waits there for a replica" in told
+            assert "guestbook" in sql(PRIMARY, "SHOW DATABASES").split(), "its data was removed all the same"
+            sql(REPLICA, "SET GLOBAL rpl_semi_sync_source_wait_no_replica = OFF")
+            assert client.wait(timeout=30) == 0
+        code, told = follow()
+        assert code == 0, told
+        eventually("21", lambda: sql(PRIMARY, "SELECT id FROM guestbook.entries WHERE id = 21"))
+        eventually(True, lambda: sides(REPLICA)["wait_no_replica"])
+    eventually(True, armed)
+    assert login(PRIMARY, WRITER).rc == 0
+
+
+def test_a_password_that_the_policy_rejects_is_refused_before_anything_changes():
+    accounts = [
+        {"name": "of_the_test_1", "password": "Str0ng-enough"},
+        {"name": "of_the_test_2", "password": "feeble-one"},
+    ]
+    with afterwards(sql, PRIMARY, "UNINSTALL COMPONENT 'file://component_validate_password'"):
+        sql(PRIMARY, "INSTALL COMPONENT 'file://component_validate_password'")
+        before = sql(PRIMARY, "SELECT @@GLOBAL.gtid_executed")
+        result = lab.converge(
+            "mysql_primary",
+            "--tags=mysql_primary",
+            mysql_primary_accounts=accounts,
+            mysql_primary_databases=[{"name": "of_the_test"}],
+        )
+        told = " ".join(result.stdout.split())
+        assert "of_the_test_2@%: the server's policy rejects the password (validate_password." in told
+        assert "policy=MEDIUM" in told
+        assert "of_the_test_1@%" not in told
+        assert "feeble-one" not in told
+        assert sql(PRIMARY, "SELECT @@GLOBAL.gtid_executed") == before
+
+
 def test_bad_input_is_refused_before_anything_changes():
     result = lab.converge(
         "mysql_primary",

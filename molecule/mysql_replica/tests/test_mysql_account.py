@@ -151,13 +151,36 @@ def test_bad_accounts_are_refused_before_any_is_made(manage, primary):
     assert primary.sql("SELECT COUNT(*) FROM mysql.user WHERE User IN ('visitor', 'innocent')") == "0"
 
 
-def test_a_password_that_the_policy_rejects_is_said_to_be(manage, primary):
+@pytest.fixture
+def policy(primary):
     primary.sql("INSTALL COMPONENT 'file://component_validate_password'")
-    try:
-        result = manage({**ACCOUNT, "password": "feeble"})
-        assert "password policy (validate_password) rejects" in result["msg"]
-    finally:
-        primary.sql("UNINSTALL COMPONENT 'file://component_validate_password'")
+    yield
+    primary.sql("UNINSTALL COMPONENT 'file://component_validate_password'")
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
+def test_passwords_that_the_policy_rejects_are_refused_before_any_account_changes(manage, primary, policy, check):
+    manage({**ACCOUNT, "password": "First-0f-the-test"})
+    before = primary.sql("SELECT @@GLOBAL.gtid_executed")
+    good = {**ACCOUNT, "name": "innocent", "password": "Good-0f-the-test"}
+    new = {**ACCOUNT, "name": "newcomer", "password": "feeble-of-the-test"}
+    result = manage(good, {**ACCOUNT, "password": "feeble-of-the-test", "privileges": {}}, new, check=check)
+    assert result["failed"]
+    assert "visitor@%, newcomer@%: the server's policy rejects the password" in result["msg"]
+    assert "validate_password.policy=MEDIUM" in result["msg"]
+    assert "feeble" not in result["shown"]
+    assert primary.sql("SELECT @@GLOBAL.gtid_executed") == before
+    seen = "SELECT COUNT(*) FROM performance_schema.events_statements_summary_by_digest WHERE QUERY_SAMPLE_TEXT LIKE "
+    assert primary.sql(seen + "CONCAT('%feeble', '-of-the-test%')") == "0"
+
+
+def test_what_the_policy_takes_is_set_and_what_stays_is_not_asked_for(manage, primary, policy):
+    primary.sql("SET GLOBAL validate_password.policy = LOW")
+    manage({**ACCOUNT, "password": "feeble-of-the-test"})
+    primary.sql("SET GLOBAL validate_password.policy = MEDIUM")
+    unchanged = {**ACCOUNT, "password": "feeble-of-the-test", "privileges": {"my_app.*": ["SELECT"]}}
+    done = manage(unchanged, {**ACCOUNT, "name": "innocent", "password": "Good-0f-the-test"})
+    assert list(done["accounts"]) == ["visitor@%", "innocent@%"]
 
 
 def test_a_fenced_node_takes_no_accounts(manage, secondary):

@@ -382,9 +382,9 @@ def opening(state: dict, stalls: bool) -> list[str]:
 def arming(state: dict) -> str | None:
     """Return whether commits shall wait when there is no replica: ON, OFF, or None to leave that as it is.
 
-    A new primary has no replica yet: it must take the accounts and the data that its first one comes with. So mysqld
+    The first primary has no replica yet: it must take the accounts and the data that its first one comes with. So mysqld
     itself begins to wait with the first replica (wait_no_replica=OFF does that), and only then, at most a second later,
-    is it told to wait for one that has gone, too. Whoever opens the node need not know of any of this.
+    is it told to wait for one that has gone, too. A node that takes over, or opens itself again, is told so before.
     """
     sides = state["semi_sync"]
     if not sides:
