@@ -189,6 +189,14 @@ def test_what_fails_on_the_first_server_ends_a_deployment_before_anything_is_swi
     assert "It was the first, so that nothing else was touched" in done.stdout
     assert pages() == served
 
+    # The new application is in service by then.
+    done = play("deploy", **hidden)
+    said = " ".join(done.stdout.split())
+    assert "the application servers serve the new application: mend it and run this again" in said
+    assert "nothing else was touched" not in said
+    assert pages() == served
+    assert play("rollback", "--tags", "gunicorn").returncode == 0
+
 
 def test_a_way_back_that_nobody_has_is_refused_with_what_there_is():
     before, (old, _) = everything(), in_service("application")

@@ -33,10 +33,10 @@ def pytest_terminal_summary(terminalreporter):
 class Load(Visitors):
     """tests/load.py on the client for the time of a with block, through both virtual IPs; a row of the table."""
 
-    def __init__(self, what, *options):
+    def __init__(self, what, *options, path="/"):
         self.what = what
         probe = ("docker", "exec", "--interactive", CLIENT, "python3", "/root/load.py")
-        super().__init__(f"https://{SITE}/", ",".join(VIRTUAL_IPS.values()), "/root/ca.crt", *options, probe=probe)
+        super().__init__(f"https://{SITE}{path}", ",".join(VIRTUAL_IPS.values()), "/root/ca.crt", *options, probe=probe)
 
     def __exit__(self, *exception):
         super().__exit__(*exception)

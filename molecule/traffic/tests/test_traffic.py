@@ -41,6 +41,12 @@ def version(site, host, package):
     return site.on(host, f"dpkg-query --show --showformat='${{db:Status-Abbrev}} ${{Version}}' {package}").stdout
 
 
+def begun(site, host, *services):
+    """What changes for each service whenever it begins anew."""
+    ask = "systemctl show --property InvocationID --value"
+    return {service: site.on(host, f"{ask} {service}").stdout.strip() for service in services}
+
+
 @pytest.mark.parametrize("balancer", BALANCERS)
 def test_http3_comes_through_the_firewall_to_each_virtual_ip(site, balancer):
     target = f"--resolve {SITE}:443:{VIRTUAL_IPS[balancer]} https://{SITE}/"
@@ -185,6 +191,52 @@ def test_an_upgrade_of_a_load_balancer(site):
     # What is in flight when the virtual IP goes, or comes back, is reset.
     assert load.result["failed"] <= len(load.result["sessions"]), load.result
     assert load.result["moved"] == 0, load.result
+
+
+def test_a_library_is_upgraded_for_each_tier_that_shares_a_host(site):
+    library, services = "libpcre2-8-0", ("nginx", "haproxy")
+    newer(site, SECOND, library)
+    # A dry run knows of it without changing anything, from lists that it has fetched.
+    said = " ".join(site.do("rolling_update", "--check", tiers="webservers", packages=library).split())
+    assert re.search(rf"Inst {library}\b.*newer", said), said
+    assert not version(site, SECOND, library).endswith("+newer")
+    before = begun(site, SECOND, *services)
+    said = " ".join(site.do("rolling_update", packages=library).split())
+    assert version(site, SECOND, library).endswith("+newer")
+    assert "haproxy runs with a replaced /usr/lib" in said
+    assert not set(begun(site, SECOND, *services).values()) & set(before.values())
+    # Nobody else had anything to do.
+    assert said.count(f"{library}: nothing to upgrade.") == 3
+    assert site.holds(SECOND) == {VIRTUAL_IPS[SECOND]}
+
+
+def test_an_upgrade_of_application_servers(site):
+    unlike = "sed -i 's/^Version: 3[.][0-9]*/Version: 3.99/' tree/DEBIAN/control"
+    newer(site, PRIMARY, "python3", change=unlike)
+    newer(site, FIFTH, "haproxy")
+    before = [begun(site, server, "guestbook", "haproxy", "mysql") for server in (PRIMARY, FIFTH)]
+    done = site.playbook("rolling_update", tiers="appservers")
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert f"{PRIMARY} was left as it is: python3 would become 3.99, and guestbook is installed for 3." in said
+    assert not version(site, FIFTH, "haproxy").endswith("+newer")
+    assert before == [begun(site, server, "guestbook", "haproxy", "mysql") for server in (PRIMARY, FIFTH)]
+
+    newer(site, PRIMARY, "zlib1g")
+    upgrade = "the application servers' HAProxy and a library are upgraded (`rolling_update`)"
+    with Load(upgrade, "--rate=30", path="/guestbook/") as load, site.signers() as signers:
+        site.do("rolling_update", tiers="appservers", packages="haproxy,zlib1g")
+    assert load.result["failed"] == 0, load.result
+    assert signers.failures == []
+    assert version(site, PRIMARY, "zlib1g").endswith("+newer")
+    assert version(site, FIFTH, "haproxy").endswith("+newer")
+    for server, then in zip((PRIMARY, FIFTH), before, strict=True):
+        now = begun(site, server, *then)
+        assert now["guestbook"] != then["guestbook"]
+        # Reloaded, and none of this play's.
+        assert (now["haproxy"], now["mysql"]) == (then["haproxy"], then["mysql"])
+        program = "readlink /proc/$(systemctl show --property MainPID --value haproxy)/exe"
+        assert site.on(server, program).stdout.strip() == "/usr/sbin/haproxy"
 
 
 @pytest.fixture
