@@ -449,21 +449,35 @@ def test_a_client_whose_server_is_gone_is_taken_over_by_another(lb):
         runtime(lb, "set server cookie/web1 state ready")
 
 
+def began(table, number):
+    """A client's first request, at the first load balancer: what all its later ones bring along, and its server.
+
+    The cookies and headers of two clients differ after the first 200 characters alone, as tokens of one issuer do.
+    """
+    headers = {"Authorization": f"Bearer {'x' * 200}{number}"} if table == "header" else {}
+    answer = ask(LB1, f"/{table}", **headers)
+    if table == "login":
+        headers = {"Cookie": answer.headers["Set-Cookie"]}
+    return headers, answer.headers["X-Served-By"]
+
+
 def test_a_session_that_began_at_one_load_balancer_is_known_to_its_peer_and_after_a_reload():
-    sessions = []
-    for table in ("login", "source"):
+    sessions = {}
+    for table, clients in (("login", 2), ("header", 2), ("source", 1)):
         for lb in LBS:
             runtime(lb, f"clear table {table}")
-        # One server more is asked at the first than at the second: by turns alone, they would differ.
-        first = ask(LB1, f"/{table}")
-        headers = {"Cookie": first.headers["Set-Cookie"]} if table == "login" else {}
-        sessions.append((table, headers, first.headers["X-Served-By"]))
-        wait_until(lambda table=table: "used:1" in runtime(LB2, f"show table {table}"))
-    run(LB1, "systemctl reload haproxy")
-    for table, headers, server in sessions:
-        for lb in LBS:
-            wait_until(lambda lb=lb, table=table: "used:1" in runtime(lb, f"show table {table}"))
-            assert served_by(lb, f"/{table}/again", **headers) == {server: 10}
+        # By turns alone, requests would be answered by both servers.
+        sessions[table] = [began(table, number) for number in range(clients)]
+        assert len({server for _, server in sessions[table]}) == clients
+        wait_until(lambda table=table, clients=clients: f"used:{clients}" in runtime(LB2, f"show table {table}"))
+    for change in ("nothing", "reload"):
+        if change == "reload":
+            run(LB1, "systemctl reload haproxy")
+        for table, clients in sessions.items():
+            for lb in LBS:
+                wait_until(lambda lb=lb, table=table, n=len(clients): f"used:{n}" in runtime(lb, f"show table {table}"))
+                for headers, server in clients:
+                    assert served_by(lb, f"/{table}/again", **headers) == {server: 10}, (change, lb, table)
 
 
 # TCP
