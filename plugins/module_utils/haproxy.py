@@ -378,16 +378,38 @@ def _proxy_faults(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _region_faults(frontends: list[Mapping[str, Any]], settings: Mapping[str, Any]) -> Iterator[str]:
-    """A region that nobody is in would be a route that nobody takes."""
+    """A region that nobody is in would be a route that nobody takes, and one that no route takes would have 503 alone."""
     regions = settings.get("regions", ())
     for frontend in frontends:
-        for index, route in enumerate(frontend.get("routes", ())):
-            for name in items(route.get("region")):
-                if NAME.fullmatch(name) and name not in regions:
-                    yield (
-                        f"haproxy_frontends[{frontend['name']}].routes[{index}].region has {name!r}, which is none of haproxy_regions: "
-                        f"{_listed(regions)}"
-                    )
+        routes = frontend.get("routes") or ()
+        asked = [(index, name) for index, route in enumerate(routes) for name in items(route.get("region"))]
+        wrong = [(index, name) for index, name in asked if name not in regions]
+        for index, name in wrong:
+            if NAME.fullmatch(name):
+                yield (
+                    f"haproxy_frontends[{frontend['name']}].routes[{index}].region has {name!r}, which is none of haproxy_regions: "
+                    f"{_listed(regions)}"
+                )
+        taken = {name for _index, name in asked}
+        if (
+            asked
+            and not wrong
+            and all("region" in route for route in routes)
+            and not _answers_without_a_route(frontend)
+        ):
+            for name in (name for name in regions if name not in taken):
+                yield (
+                    f"haproxy_frontends[{frontend['name']}].routes take nobody of the region {name!r}, and there is no default_backend: "
+                    "name one, or add the region to a route"
+                )
+
+
+def _answers_without_a_route(frontend: Mapping[str, Any]) -> bool:
+    """Whether there is an answer for what no route takes. In mode tcp nobody is answered: such a client is sent away, on purpose."""
+    redirected = _true(frontend.get("redirect_https")) and not any(_true(bind.get("tls")) for bind in frontend["bind"])
+    return bool(
+        frontend.get("default_backend") or frontend.get("config") or redirected or frontend.get("mode") == "tcp"
+    )
 
 
 def _peer_faults(peers: list[Mapping[str, Any]], peer_name: str) -> Iterator[str]:

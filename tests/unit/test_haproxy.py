@@ -348,3 +348,34 @@ def test_a_route_asks_for_regions_that_there_are():
     assert found(**given, regions=["eu", "us"]) == [
         "haproxy_frontends[www].routes[0].region has 'mars', which is none of haproxy_regions: eu, us"
     ]
+
+
+@pytest.mark.parametrize(
+    ("routes", "changes", "nobody"),
+    [
+        ([{"region": ["eu"], "backend": "web"}], {}, ["us", "rest"]),
+        ([{"region": ["eu"], "backend": "web"}, {"region": "us", "hosts": ["a.example"], "return": {}}], {}, ["rest"]),
+        # Half of what comes to it is answered without a redirect.
+        ([{"region": ["eu", "us"], "backend": "web"}], {"bind": TLS, "redirect_https": True}, ["rest"]),
+        ([{"region": ["eu"], "backend": "web"}, {"region": ["us", "rest"], "return": {"status": 451}}], {}, []),
+        ([{"region": ["eu"], "backend": "web"}, {"return": {"status": 451}}], {}, []),
+        # Some of them are taken; who else comes is meant to have no answer.
+        ([{"region": ["eu"], "backend": "web"}, {"hosts": ["a.example"], "backend": "web"}], {}, []),
+        ([{"hosts": ["a.example"], "backend": "web"}], {}, []),
+        ([], {"redirect_https": True}, []),
+        ([{"region": ["eu"], "backend": "web"}], {"default_backend": "web"}, []),
+        ([{"region": ["eu"], "backend": "web"}], {"config": "use_backend web if { src 192.0.2.1 }"}, []),
+        ([{"region": ["eu"], "backend": "web"}], {"redirect_https": "True"}, []),
+        ([{"region": ["eu"], "backend": "mysql"}], {"mode": "tcp"}, []),
+    ],
+)
+def test_a_region_of_which_no_route_takes_anybody_needs_a_default_backend(routes, changes, nobody):
+    frontends = [frontend(routes=routes, **{"default_backend": None, **changes})]
+    backends = [backend(server()), backend(server(), name="mysql", mode="tcp")]
+    assert found(
+        frontends, backends, regions=["eu", "us", "rest"], certificates=[certificate()] if "bind" in changes else []
+    ) == [
+        f"haproxy_frontends[www].routes take nobody of the region {name!r}, and there is no default_backend: "
+        "name one, or add the region to a route"
+        for name in nobody
+    ]

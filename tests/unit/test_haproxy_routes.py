@@ -1,14 +1,18 @@
 """The routes of a frontend: the lines that they become, and what is wrong with them."""
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy import faults
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_routes import routing
 from ansible_collections.foobar.webstack.plugins.module_utils.haproxy_values import formatted, quoted
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "haproxy"
 BACKENDS = [{"name": "web"}, {"name": "api"}, {"name": "mysql", "mode": "tcp"}]
 
 
@@ -383,6 +387,22 @@ def test_a_fault_says_variable_value_and_right_form(route, fault):
 )
 def test_so_does_a_fault_of_mode_tcp(route, fault):
     assert found(route, mode="tcp") == [WHERE + fault]
+
+
+@pytest.mark.parametrize(
+    ("route", "option"),
+    [
+        ({"pathes": ["/a"], "backend": "web"}, "pathes"),
+        ({"hosts": ["a.example"], "country": "DE", "return": {}}, "country"),
+        ({"headers": [{"name": "a", "exact": "b"}], "backend": "web"}, "headers.exact"),
+    ],
+)
+def test_an_unknown_condition_is_refused_by_its_name_and_never_left_out(route, option):
+    """Without its only condition, a route would take everything. Ansible checks it before the role's first task."""
+    specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]
+    validated = ArgumentSpecValidator(specs["options"]).validate({"haproxy_frontends": [frontend(route)]})
+    (message,) = validated.error_messages
+    assert message.startswith(f"haproxy_frontends.routes.{option}. Supported parameters include: ")
 
 
 def test_two_splits_with_one_cookie_have_the_same_backends():

@@ -50,7 +50,8 @@ class Web(Handler):
             time.sleep(2)
         seen = {name.lower(): self.headers.get_all(name) for name in self.headers}
         kind = ("Content-Type", "application/json")
-        headers = {"/login": ("Set-Cookie", f"SESSION=of-web{NUMBER}"), "/framed": ("X-Frame-Options", "DENY")}
+        session = "x" * 200 + f"of-web{NUMBER}"
+        headers = {"/login": ("Set-Cookie", f"SESSION={session}"), "/framed": ("X-Frame-Options", "DENY")}
         return self.answer(
             200, json.dumps(seen).encode(), [kind, headers[self.path]] if self.path in headers else [kind]
         )

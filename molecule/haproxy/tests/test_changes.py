@@ -1,6 +1,8 @@
 """What a changed configuration does to load balancers that serve. Each fixture changes it once more, and the last test changes it back."""
 
 import json
+import re
+import shutil
 import socket
 import ssl
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ from test_haproxy import (
     LB1,
     LB2,
     LBS,
+    SCRATCH,
     SITE,
     VARIABLES,
     applied,
@@ -39,6 +42,14 @@ from lab import CHECKOUT, wait_until
 
 INVENTORY = CHECKOUT / "molecule/haproxy/inventory"
 REGIONS = yaml.safe_load((INVENTORY / "group_vars/all/regions.yml").read_text())
+ROLE = "foobar.webstack.haproxy"
+README = CHECKOUT / "roles/haproxy/README.md"
+# What the README's examples name, and what there is of it here.
+HERE = {
+    "192.0.2.": "172.30.57.",
+    "name: lb": "name: haproxy-lb",
+    "dbip-country-lite-2026-11.csv.gz": "countries.csv",
+}
 MAP = "/etc/haproxy/maps/regions.map"
 PROXYS_HEADER = "CF-Connecting-IP"
 REGION_PORT = {
@@ -113,6 +124,16 @@ def test_what_cannot_work_is_refused_and_the_old_configuration_serves(tmp_path):
         ),
         ({"haproxy_certificates": [with_other_key]}, "the private key does not belong to the certificate"),
         (edited("edge_backends", "web", colour="red"), "colour"),
+        (
+            edited("edge_frontends", "plain", routes=[{"pathes": ["/account"], "backend": "web"}]),
+            "haproxy_frontends.routes.pathes. Supported parameters include: backend, cookies, ",
+        ),
+        (
+            edited(
+                "edge_frontends", "plain", routes=[{"region": ["eu", "us"], "backend": "web"}], default_backend=None
+            ),
+            "haproxy_frontends[plain].routes take nobody of the region 'rest', and there is no default_backend",
+        ),
         # Two contradictions at once
         (
             edited("edge_frontends", "www", default_backend="wbe") | {"haproxy_peer_name": "lb9"},
@@ -139,6 +160,41 @@ def test_what_cannot_work_is_refused_and_the_old_configuration_serves(tmp_path):
     assert {lb: (files(lb), workers(lb)) for lb in LBS} == before
     assert [region(lb, EU) for lb in LBS] == ["eu", "eu"]
     assert at_home()
+
+
+# The README
+
+
+def test_haproxy_serves_with_each_example_of_the_readme_and_has_nothing_to_warn_of(tmp_path):
+    """Each is applied alone, out of a directory with the files that it reads; what it does not say is as the scenario has it."""
+    text = README.read_text()
+    for theirs, ours in HERE.items():
+        text = text.replace(theirs, ours)
+    examples = map(yaml.safe_load, re.findall(r"```yaml\n(.+?)```", text, re.DOTALL))
+    plays = [
+        {
+            **(
+                example[0]
+                if isinstance(example, list)
+                else {"hosts": "loadbalancers", "roles": [{"role": ROLE, "vars": example}]}
+            ),
+            "gather_facts": False,
+            "post_tasks": [{"ansible.builtin.command": "haproxy -dW -c -f /etc/haproxy/haproxy.cfg"}],
+        }
+        for example in examples
+    ]
+    assert len(plays) > 5
+    playbook = tmp_path / "site.yml"
+    playbook.write_text(yaml.safe_dump(plays))
+    shutil.copytree(INVENTORY.parent / "files", tmp_path / "files")
+    (tmp_path / "files" / SITE).mkdir()
+    chain = "".join((SCRATCH / f"{name}.crt").read_text() for name in ("site", "intermediate"))
+    (tmp_path / "files" / SITE / "fullchain.pem").write_text(chain)
+    shutil.copy(SCRATCH / "root.crt", tmp_path / "files" / "ca.crt")
+    try:
+        applied(playbook=playbook, vault_www_example_com_key=(SCRATCH / "site.key").read_text())
+    finally:
+        applied()
 
 
 # Another certificate, other servers, no regions

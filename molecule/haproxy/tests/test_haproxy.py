@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from copy import deepcopy
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import pytest
@@ -171,6 +171,12 @@ def test_browsers_are_told_to_stay_with_https_by_errors_too(lb):
 
 def test_requests_are_spread_evenly_over_the_servers(lb):
     assert served_by(lb, times=20) == {"web1": 10, "web2": 10}
+
+
+def test_a_server_has_its_share_by_weight(lb):
+    shares = served_by(lb, "/weighted", times=40, scheme="http", port=8080)
+    assert shares.keys() == BOTH
+    assert shares["web1"] in (29, 30, 31)
 
 
 def test_what_a_client_says_of_itself_is_not_believed(lb):
@@ -449,21 +455,38 @@ def test_a_client_whose_server_is_gone_is_taken_over_by_another(lb):
         runtime(lb, "set server cookie/web1 state ready")
 
 
+def began(table, number):
+    """A client's first request, at the first load balancer: what all its later ones bring along, and its server.
+
+    The cookies and headers of two clients differ after the first 200 characters alone, as tokens of one issuer do.
+    """
+    headers = {"Authorization": f"Bearer {'x' * 200}{number}"} if table == "header" else {}
+    answer = ask(LB1, f"/{table}", **headers)
+    if table == "login":
+        headers = {"Cookie": answer.headers["Set-Cookie"]}
+    return headers, answer.headers["X-Served-By"]
+
+
 def test_a_session_that_began_at_one_load_balancer_is_known_to_its_peer_and_after_a_reload():
-    sessions = []
-    for table in ("login", "source"):
+    def known(lb, table, clients):
+        return f"used:{clients}" in runtime(lb, f"show table {table}")
+
+    counts = {"login": 2, "header": 2, "source": 1}
+    sessions = {}
+    for table, clients in counts.items():
         for lb in LBS:
             runtime(lb, f"clear table {table}")
-        # One server more is asked at the first than at the second: by turns alone, they would differ.
-        first = ask(LB1, f"/{table}")
-        headers = {"Cookie": first.headers["Set-Cookie"]} if table == "login" else {}
-        sessions.append((table, headers, first.headers["X-Served-By"]))
-        wait_until(lambda table=table: "used:1" in runtime(LB2, f"show table {table}"))
-    run(LB1, "systemctl reload haproxy")
-    for table, headers, server in sessions:
-        for lb in LBS:
-            wait_until(lambda lb=lb, table=table: "used:1" in runtime(lb, f"show table {table}"))
-            assert served_by(lb, f"/{table}/again", **headers) == {server: 10}
+        # By turns alone, requests would be answered by both servers.
+        sessions[table] = [began(table, number) for number in range(clients)]
+        assert len({server for _, server in sessions[table]}) == clients
+        wait_until(partial(known, LB2, table, clients))
+    for change in ("none", "reload"):
+        if change == "reload":
+            run(LB1, "systemctl reload haproxy")
+        for lb, table in product(LBS, counts):
+            wait_until(partial(known, lb, table, counts[table]))
+            for headers, server in sessions[table]:
+                assert served_by(lb, f"/{table}/again", **headers) == {server: 10}, (change, lb, table)
 
 
 # TCP

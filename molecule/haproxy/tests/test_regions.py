@@ -3,7 +3,7 @@
 import json
 
 from conftest import EU, OTHER_PROXY, PROXY, SERVERS, US
-from test_haproxy import LB1, LBS, ask, runtime
+from test_haproxy import BOTH, LB1, LB2, LBS, ask, runtime
 
 from lab import inside as run
 
@@ -85,6 +85,23 @@ def test_two_clients_behind_one_connection_of_a_proxy_are_two(lb):
     assert connects == ["1", "0", "0"]
     assert [answer["x-region"] for answer in answers] == [["eu"], ["us"], ["rest"]]
     assert [answer["x-forwarded-for"] for answer in answers] == [["198.51.100.7"], ["203.0.113.7"], [PROXY]]
+
+
+def test_where_addresses_are_hashed_each_client_has_its_server_the_same_at_both_load_balancers():
+    clients = [f"198.51.100.{number}" for number in range(20)] * 2
+    options = f"--silent --max-time 5 --interface {PROXY} --output /dev/null --write-out '%header{{x-served-by}}\n'"
+    servers = {
+        lb: curl(
+            PROXY,
+            " --next ".join(
+                f"{options} --header 'X-Forwarded-For: {client}' http://{LBS[lb]}:8080/by-address" for client in clients
+            ),
+        ).split()
+        for lb in LBS
+    }
+    assert servers[LB1][:20] == servers[LB1][20:]
+    assert servers[LB1] == servers[LB2]
+    assert set(servers[LB1]) == BOTH
 
 
 def test_clients_behind_a_proxy_have_a_limit_each_and_it_holds():
