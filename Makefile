@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export MOLECULE_COMMAND_BORDERS := false
 HOST ?= server1
-ROLES := $(filter-out default,$(shell ls --reverse molecule)) # the longest are not the last
+SCENARIOS := default $(filter-out default,$(shell ls --reverse molecule)) # the longest are not the last
 LAB := ansible-playbook --inventory inventory/lab
 
 .PHONY: help
@@ -39,11 +39,9 @@ test: ## Run everything that proves the project (about an hour).
 	@molecule/default/files/set-up test
 	@echo "== make lint unit sanity images"
 	@$(MAKE) --jobs=2 --output-sync=target images unit lint sanity
-	@echo "== make roles, two at a time; each one's output when it is finished"
+	@echo "== make scenarios, two at a time; each one's output when it is finished"
 	@rm -f .venv/failed
-	@$(MAKE) --jobs=2 --output-sync=target --keep-going roles || $(MAKE) again
-	@echo "== make site"
-	@$(MAKE) site
+	@$(MAKE) --jobs=2 --output-sync=target --keep-going scenarios || $(MAKE) again
 	@echo "== All passed"
 
 .PHONY: lint
@@ -68,19 +66,19 @@ images: ## Build the lab's images, unless they are there.
 	molecule/default/files/build-image debian13
 	molecule/default/files/build-image sid
 
-.PHONY: roles
-roles: $(addprefix role-,$(ROLES)) ## Run the scenario of every role (one: make role-haproxy).
+.PHONY: scenarios
+scenarios: $(addprefix scenario-,$(SCENARIOS)) ## Prove every role, and the whole site (one: make scenario-haproxy).
 
 # The plus sign has its line printed at once, not with the output.
-.PHONY: role-%
-role-%:
+.PHONY: scenario-%
+scenario-%:
 	@+echo "== molecule test -s $*"
 	@molecule test -s $* || { echo $* >>.venv/failed; exit 1; }
 
 # Two scenarios compete for the processors, and some tests are about time: what fails by itself, too, has failed.
 .PHONY: again
 again:
-	@failed=$$(cat .venv/failed); for role in $$failed; do echo "== once more, alone: molecule test -s $$role"; molecule test -s $$role; done
+	@failed=$$(cat .venv/failed); for one in $$failed; do echo "== once more, alone: molecule test -s $$one"; molecule test -s $$one; done
 
 .PHONY: site
 site: ## Apply the whole site to four servers and prove it from outside.
