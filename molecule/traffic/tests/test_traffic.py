@@ -249,21 +249,25 @@ def release(tmp_path):
     return {"gunicorn_source": str(tmp_path / "guestbook"), "nginx_static_source": str(tmp_path / "www")}
 
 
-def test_a_release_is_deployed_and_taken_back(site, release):
-    def page():
-        return site.on(
-            CLIENT, f"curl -sS --cacert /root/ca.crt --resolve {SITE}:443:{VIRTUAL_IPS[FIRST]} https://{SITE}/"
-        ).stdout
+def shows_the_release(site):
+    """Whether the pages do, and whether the application does."""
+    ask = f"curl -sS --fail --cacert /root/ca.crt --resolve {SITE}:443:{VIRTUAL_IPS[FIRST]} https://{SITE}"
+    return ["of the new release" in site.on(CLIENT, ask + path).stdout for path in ("/", "/guestbook/")]
 
-    with Load(
-        "a release of the application and of the pages is deployed (`deploy`), and taken back (`rollback`)"
-    ) as load:
+
+def test_a_release_is_deployed_and_taken_back(site, release):
+    assert shows_the_release(site) == [False, False]
+    what = "a release of the application and of the pages is deployed (`deploy`), and taken back (`rollback`)"
+    with Load(what) as load, site.signers() as signers:
         site.do("deploy", **release)
-        assert "of the new release" in page()
+        assert shows_the_release(site) == [True, True]
+        deployed = len(signers.signed)
         site.do("rollback")
-        assert "of the new release" not in page()
+        assert shows_the_release(site) == [False, False]
     assert load.result["failed"] == 0, load.result
     assert load.result["moved"] == 0, load.result
+    assert signers.failures == []
+    assert len(signers.signed) > deployed > 3
 
 
 def test_haproxy_and_nginx_are_reloaded(site):
